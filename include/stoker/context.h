@@ -1,0 +1,74 @@
+/*
+ * Contexts: one Spark application each (one JVM, one SparkContext) with its zygote, keeper and workers.
+ * Thread rules as in job.h.
+ */
+#ifndef STOKER_CONTEXT_H
+#define STOKER_CONTEXT_H
+
+#include "stoker/buf.h"
+#include "stoker/err.h"
+#include "stoker/job.h"
+
+#include <jansson.h>
+
+/* CREATING -> RUNNING -> STOPPING -> STOPPED;  CREATING -> STOPPING | FAILED;  RUNNING, STOPPING -> LOST | FAILED */
+enum stk_context_state {
+    STK_CONTEXT_CREATING,
+    STK_CONTEXT_RUNNING,
+    STK_CONTEXT_STOPPING,
+    STK_CONTEXT_STOPPED, /* by request */
+    STK_CONTEXT_FAILED,  /* could not start, or the SparkContext ended by itself */
+    STK_CONTEXT_LOST,    /* its processes vanished */
+};
+#define STK_CONTEXT_STATES (STK_CONTEXT_LOST + 1)
+
+const char *stk_context_state_name(enum stk_context_state state);
+int stk_context_state_parse(const char *name, enum stk_context_state *ret);
+bool stk_context_is_final(enum stk_context_state state);
+bool stk_context_may_move(enum stk_context_state from, enum stk_context_state to);
+
+struct stk_context_row {
+    char id[STK_UUID_MAX];
+    struct stk_text *name;
+    struct stk_text *spec; /* JSON: what stk_context_create() was given, completed with defaults; NULL when read by a list */
+    enum stk_context_state state;
+    struct stk_text *application_id; /* NULL until RUNNING */
+    struct stk_text *ui_url;         /* NULL: none */
+    struct stk_text *error;          /* JSON object of PROTOCOL.md section 7, for FAILED and LOST */
+    int max_jobs;
+    int64_t started_us, ended_us; /* ended_us 0: not yet */
+};
+void stk_context_row_done(struct stk_context_row *row);
+void stk_context_rows_free(struct stk_context_row *rows, size_t n);
+
+struct stk_context_spec {
+    const char *name;
+    const char *kind;      /* "session", "spark", "sql", "hive" */
+    json_t *spark_conf;    /* borrowed; object of strings, beats the server's defaults */
+    json_t *hadoop_conf;   /* borrowed; object of strings, or NULL */
+    json_t *python_paths;  /* borrowed; array of strings, or NULL */
+    json_t *settings;      /* borrowed; what jobs see as runtime.contextConfig */
+    int max_jobs;          /* 0: the server's default */
+};
+
+/*
+ * Creates a context and waits until Spark is up. 0: *ret (release it). STK_CONFLICT: a context of that name is there.
+ * STK_LIMIT: too many contexts. STK_RUNNER: it could not be started; *ret_error, when not NULL, is the JSON error object
+ * (the caller's to unref) and nothing is left behind. STK_TIMEOUT: it goes on being created.
+ */
+int stk_context_create(struct stk_core *core, const struct stk_context_spec *spec, int64_t timeout_ms,
+                       struct stk_context_row *ret, struct stk_text **ret_error, struct stk_err *err);
+
+/*
+ * Ends a context and its jobs and waits until all its processes are gone. STK_NOT_FOUND: none of that name is up.
+ * STK_TIMEOUT: it goes on being stopped. force: SIGKILL at once.
+ */
+int stk_context_delete(struct stk_core *core, const char *name, bool force, int64_t timeout_ms, struct stk_err *err);
+
+/* The newest context of that name, ended or not. STK_NOT_FOUND. */
+int stk_context_get(struct stk_core *core, const char *name, struct stk_context_row *ret, struct stk_err *err);
+
+/* Those that are not final, newest first. Release with stk_context_rows_free(). */
+int stk_context_list(struct stk_core *core, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * The core: owns every context, job and worker that is alive, on the loop thread. What callers may ask of it stands in
+ * job.h, context.h and binary.h; here is how main.c makes and ends it.
+ */
+#ifndef STOKER_CORE_H
+#define STOKER_CORE_H
+
+#include "stoker/archive.h"
+#include "stoker/err.h"
+#include "stoker/loop.h"
+#include "stoker/store.h"
+
+#include <jansson.h>
+
+struct stk_core;
+
+struct stk_core_options {
+    const char *state_dir; /* absolute */
+    int state_dir_fd;
+    const char *python;     /* interpreter of the contexts */
+    const char *runner_dir; /* absolute; folder with stoker_runner */
+    const char *java_home;  /* NULL: as the environment has it */
+    json_t *spark_conf;     /* object of strings: defaults of every context */
+    int max_contexts;
+    int max_jobs;  /* slots of a context that does not say */
+    int max_queue; /* jobs that may wait in one context */
+    int64_t cancel_grace_ms;
+    int64_t stop_grace_ms;
+    int64_t worker_idle_timeout_ms;
+    int64_t max_result_bytes;
+    int64_t max_log_bytes;
+    uint64_t max_upload_bytes;
+    struct stk_archive_limits archive;
+};
+
+/* Makes the folders of the state directory that are missing. Before the store is opened. */
+int stk_state_dirs_make(int state_dir_fd, struct stk_err *err);
+
+/* All pointers in options are borrowed for the core's life. */
+struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, const struct stk_core_options *options,
+                              struct stk_err *err);
+
+/* Adopts or settles what an earlier server left. Before the loop runs and before the first command. */
+int stk_core_recover(struct stk_core *core, struct stk_err *err);
+
+/*
+ * Ends the service, loop thread. leave_contexts false: contexts are stopped, running jobs end with SERVER_STOPPED, what has not started stays
+ * QUEUED and its context is started again next time; true: everything is left alive for the next server. New commands are refused from
+ * here on. stopped() is called, on the loop, when nothing is left to do (at most stop_grace_ms and a few seconds later). A second call with leave_contexts false
+ * kills what is left at once.
+ */
+void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(void *arg), void *arg);
+
+/* After the loop has ended. NULL is fine. */
+void stk_core_free(struct stk_core *core);
+
+#endif

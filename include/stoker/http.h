@@ -1,0 +1,98 @@
+/*
+ * What a dialect sees of HTTP: a request, a reply, and the rows of a route table. No CivetWeb types, no domain words.
+ *
+ * A handler runs on an HTTP thread, one per connection, and may block up to the waits that the server allows. It answers by
+ * filling the reply; the edge sends it when the handler returns. One thread owns both objects.
+ */
+#ifndef STOKER_HTTP_H
+#define STOKER_HTTP_H
+
+#include "stoker/buf.h"
+#include "stoker/err.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct stk_request;
+struct stk_reply;
+
+/* ---- request */
+
+const char *stk_request_method(const struct stk_request *r); /* after _method and HEAD -> GET were applied: "GET", ... */
+const char *stk_request_path(const struct stk_request *r);   /* raw, as sent, without the query */
+const char *stk_request_url(const struct stk_request *r);    /* absolute, with the query: for Location headers */
+const char *stk_request_header(const struct stk_request *r, const char *name); /* NULL: not sent */
+const char *stk_request_param(const struct stk_request *r, const char *name);  /* {name} of the route, decoded once */
+
+/* Query parameters in order, decoded (+ is a space); repeated names stay. NULL when there is none of that name; the last one wins. */
+const char *stk_request_query(const struct stk_request *r, const char *name);
+size_t stk_request_query_count(const struct stk_request *r);
+const char *stk_request_query_at(const struct stk_request *r, size_t i, const char **ret_value); /* returns the name */
+
+/*
+ * The body. Reads up to n bytes: > 0 bytes read, 0 at the end, -1 with STK_LIMIT (longer than the route's limit), STK_TIMEOUT (the
+ * client was too slow) or STK_INVALID (it ended early). A body that the handler leaves unread is dealt with by the edge.
+ */
+ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_err *err);
+int stk_request_read_all(struct stk_request *r, struct stk_buf *ret, struct stk_err *err);
+
+/*
+ * Around a call that waits for the core (a job's end, a context's start): the server lets only so many HTTP threads wait at
+ * once, so that others stay free to answer. false: too many wait already, answer 503 with Retry-After and call no _end.
+ */
+bool stk_request_wait_begin(struct stk_request *r);
+void stk_request_wait_end(struct stk_request *r);
+
+/* ---- reply: 200 with an empty body unless the handler says otherwise */
+
+void stk_reply_status(struct stk_reply *reply, int status);
+int stk_reply_get_status(const struct stk_reply *reply);
+void stk_reply_header(struct stk_reply *reply, const char *name, const char *value); /* replaces; CR, LF are refused */
+void stk_reply_text(struct stk_reply *reply, int status, const char *text);          /* text/plain; charset=UTF-8 */
+void stk_reply_json_take(struct stk_reply *reply, int status, json_t *body);         /* takes the reference; compact */
+void stk_reply_bytes_take(struct stk_reply *reply, int status, const char *content_type, char *bytes, size_t len);
+
+/*
+ * {..object.., "<key>": <value>} where value is JSON text that is sent as it is, byte for byte: a result never passes through a
+ * number type of ours. Takes the reference of object, copies value.
+ */
+void stk_reply_json_splice_take(struct stk_reply *reply, int status, json_t *object, const char *key, const char *value,
+                                size_t value_len);
+/* The same with the value streamed from an open file of len bytes; takes the descriptor. */
+void stk_reply_json_splice_file_take(struct stk_reply *reply, int status, json_t *object, const char *key, int fd,
+                                     uint64_t len);
+
+/* ---- routes */
+
+typedef void stk_handler(struct stk_request *request, struct stk_reply *reply, void *arg);
+
+struct stk_route {
+    const char *method; /* "GET", ... */
+    const char *path;   /* "/jobs/{id}/config": {x} is exactly one segment; a trailing slash is accepted on every route */
+    stk_handler *handler;
+    uint64_t max_body; /* bytes; 0: the server's default */
+};
+
+/*
+ * How a dialect words what the edge itself has to say: 400 (malformed), 404, 405, 408, 411, 413, 415, 417, 431, 500, 501, 503, 505. message is
+ * one line of plain text. For 405 the edge adds the Allow header.
+ */
+typedef void stk_render_error(struct stk_reply *reply, int status, const char *message);
+
+struct stk_dialect {
+    const char *name;               /* "sjs" */
+    const char *const *prefixes;    /* first path segments that are this dialect's ("jobs", ...), NULL-ended; "" is the root */
+    const struct stk_route *routes; /* ended by a NULL method */
+    stk_render_error *render_error;
+    void *arg; /* given to the handlers */
+};
+
+/* JSON text of a value: compact, doubles in their shortest exact form, 1250.0 keeps its ".0". NULL when out of memory. */
+char *stk_json_text(const json_t *value, size_t *ret_len);
+/* The same, pretty: 4 spaces, "key" : value, as Typesafe Config renders. */
+char *stk_json_pretty(const json_t *value, size_t *ret_len);
+
+#endif

@@ -1,0 +1,131 @@
+/*
+ * Jobs: what is recorded of one, its states, and what callers may ask of the core.
+ *
+ * The functions at the end may be called from any thread but the loop; they hand a command to the loop and sleep until it
+ * answers or the deadline passes. A deadline never changes what happens to the job.
+ */
+#ifndef STOKER_JOB_H
+#define STOKER_JOB_H
+
+#include "stoker/buf.h"
+#include "stoker/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct stk_core;
+
+/*
+ * QUEUED ----> STARTING ----> RUNNING ----> FINISHED | ERROR | INVALID
+ *   |  ^          |  |           |
+ *   |  +----------+  |           |     a live worker denies the attempt, or it was never sent
+ *   |                v           v
+ *   +--------> CANCELLING (only from STARTING, RUNNING) -> KILLED | TIMED_OUT | ERROR | FINISHED | INVALID
+ *   +--------> ERROR, TIMED_OUT, KILLED
+ * STARTING, RUNNING, CANCELLING -> LOST      the process is proven dead and left no word
+ *
+ * RUNNING is known in memory only; its row says STARTING until the next transition.
+ */
+enum stk_job_state {
+    STK_JOB_QUEUED,
+    STK_JOB_STARTING,
+    STK_JOB_RUNNING,
+    STK_JOB_CANCELLING,
+    STK_JOB_FINISHED,
+    STK_JOB_ERROR,
+    STK_JOB_INVALID, /* validate() found problems */
+    STK_JOB_KILLED,
+    STK_JOB_TIMED_OUT,
+    STK_JOB_LOST,
+};
+#define STK_JOB_STATES (STK_JOB_LOST + 1)
+
+const char *stk_job_state_name(enum stk_job_state state); /* "QUEUED", ... */
+int stk_job_state_parse(const char *name, enum stk_job_state *ret);
+bool stk_job_is_final(enum stk_job_state state);
+bool stk_job_may_move(enum stk_job_state from, enum stk_job_state to);
+
+#define STK_PROCESS_MAX 16
+#define STK_DIGEST_MAX 65 /* 64 hex digits of a SHA-256 */
+
+/* A process, named so that a reused pid is not mistaken for it. */
+struct stk_process_id {
+    char process[STK_PROCESS_MAX]; /* "z", "k", "w-3fa9c1d2"; empty: none */
+    pid_t pid;
+    uint64_t start_time; /* clock ticks since boot, field 22 of /proc/<pid>/stat */
+    char boot_id[STK_UUID_MAX];
+};
+
+/* One job as it is recorded. Texts may be NULL where marked. Released by stk_job_row_done(). */
+struct stk_job_row {
+    char id[STK_UUID_MAX];
+    char context_id[STK_UUID_MAX];
+    struct stk_text *context_name;
+    struct stk_text *app;      /* the binary's name as the client gave it */
+    struct stk_text *class_path;
+    struct stk_text *set;      /* name of the binary set */
+    struct stk_text *binaries; /* JSON array of {name, version, digest, type} */
+    struct stk_text *config;   /* JSON object; NULL when read by a list or a get */
+    struct stk_text *error;    /* JSON object of PROTOCOL.md section 7; NULL unless the state has one */
+    struct stk_text *result;   /* JSON text; NULL: none, or in result_file */
+    struct stk_text *result_file; /* name in results/; NULL: none */
+    int64_t result_bytes;
+    enum stk_job_state state;
+    int attempt; /* 0: never handed to a worker */
+    struct stk_process_id worker; /* of the last attempt */
+    int64_t submitted_us, started_us, ended_us; /* wall time; 0: not yet */
+};
+void stk_job_row_done(struct stk_job_row *row);
+
+/* ---- commands */
+
+enum stk_job_wait { STK_WAIT_ACCEPTED, STK_WAIT_FINAL };
+
+struct stk_job_spec {
+    const char *context; /* name */
+    const char *app;     /* name of an uploaded binary; its newest version is taken */
+    const char *class_path;
+    const char *config; /* JSON text of an object */
+    size_t config_len;
+};
+
+/*
+ * Accepts a job: it is durable when this returns 0. With STK_WAIT_FINAL it returns when the job has ended, with the
+ * row as it was committed. Fills *ret (release it) with config NULL.
+ *
+ * -1: STK_NOT_FOUND (err->msg is "appName <app> not found" or "context <name> not found"), STK_CONFLICT (the context is
+ * stopping), STK_LIMIT (queue full), STK_FULL, STK_INTERNAL: nothing was accepted. STK_TIMEOUT: the job was accepted but did not end
+ * within timeout_ms (STK_WAIT_FINAL): *ret is filled too, so the caller can tell its id; ret->id is empty if not even that is known.
+ */
+int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum stk_job_wait wait, int64_t timeout_ms,
+                   struct stk_job_row *ret, struct stk_err *err);
+
+/*
+ * Cancels a job and waits until it has ended. 0: *ret_before is the state it was in when asked, *ret (release it) the row
+ * it ended with; a job that was final already is returned as it is. STK_NOT_FOUND: no such job. STK_TIMEOUT: the cancel goes on.
+ */
+int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, enum stk_job_state *ret_before,
+                   struct stk_job_row *ret, struct stk_err *err);
+
+/* ---- reads: committed rows, straight from the store; any thread */
+
+int stk_job_get(struct stk_core *core, const char *id, struct stk_job_row *ret, struct stk_err *err); /* STK_NOT_FOUND */
+
+/* The config that was posted, as JSON text; *ret is the caller's to unref. STK_NOT_FOUND. */
+int stk_job_config(struct stk_core *core, const char *id, struct stk_text **ret, struct stk_err *err);
+
+struct stk_job_filter {
+    const bool *states; /* STK_JOB_STATES flags, or NULL for all */
+    size_t limit;
+};
+
+/* Newest first. *ret is an array of *ret_n rows without results or configs; release with stk_job_rows_free(). */
+int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
+                 struct stk_err *err);
+void stk_job_rows_free(struct stk_job_row *rows, size_t n);
+
+/* Opens a result file for reading: a descriptor the caller closes, or -1. */
+int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, struct stk_err *err);
+
+#endif

@@ -1,0 +1,96 @@
+/*
+ * The store: SQLite for what is recorded, files for blobs.
+ *
+ * Commands are copied into a queue that one writer thread drains into transactions (group commit, synchronous=FULL); `done` is
+ * posted to the loop after the commit, in the order of the commands. Commands come from any thread. Reads are answered on
+ * the caller's thread from a small pool of read-only connections and see committed rows only.
+ *
+ * Of errors: a full disk fails the command with STK_FULL and leaves the store usable. Any other I/O error of the database is
+ * logged and ends the process with status 70: recovery at the next start is the tested path.
+ */
+#ifndef STOKER_STORE_H
+#define STOKER_STORE_H
+
+#include "stoker/binary.h"
+#include "stoker/context.h"
+#include "stoker/job.h"
+#include "stoker/loop.h"
+
+struct stk_store;
+
+/* On the loop. err is NULL when committed. */
+typedef void stk_store_done_fn(void *arg, const struct stk_err *err);
+
+struct stk_store_options {
+    int dir_fd;           /* the state directory, borrowed for the store's life */
+    const char *dir;      /* the same as a path */
+    stk_post_fn *post;    /* how done callbacks reach the loop */
+    void *post_to;
+    size_t queue_max;     /* commands that may wait before new work is refused with STK_LIMIT */
+};
+
+/* Opens (creates, migrates) the database. A file of a newer version, or a damaged one, is an error that says so. */
+struct stk_store *stk_store_open(const struct stk_store_options *options, struct stk_err *err);
+void stk_store_close(struct stk_store *store); /* commits and answers what is queued; no reads may be going on */
+
+/* ---- commands: 0 when queued (done will be called, done may be NULL); -1 with STK_LIMIT (new work only) or STK_INTERNAL */
+
+/*
+ * A new job, QUEUED or already STARTING, with its event. Fails with STK_NOT_FOUND, "appName <app> not found", when a version in
+ * `versions` has been deleted meanwhile. row is copied (texts by reference).
+ */
+int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, const int64_t *versions, size_t n_versions,
+                            stk_store_done_fn *done, void *arg, struct stk_err *err);
+
+/* A transition: state, attempt, worker, times, error and result of the row with its event. Never refused for load. */
+int stk_store_job_moved(struct stk_store *s, const struct stk_job_row *row, stk_store_done_fn *done, void *arg,
+                        struct stk_err *err);
+
+int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
+                              struct stk_err *err);
+int stk_store_context_moved(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
+                            struct stk_err *err);
+
+/* A process of a context is alive / is gone. role: "zygote", "keeper", "worker". */
+int stk_store_process_started(struct stk_store *s, const char *context_id, const char *role,
+                              const struct stk_process_id *process, struct stk_err *err);
+int stk_store_process_ended(struct stk_store *s, const char *context_id, const char *process, struct stk_err *err);
+
+/*
+ * Records a version and, unless the digest is stored already, links `blob_tmp` (a file) as blobs/<digest> and
+ * `unpacked_tmp` (a folder) as unpacked/<digest>; both are names in tmp/ and gone afterwards whatever happens. NULL unpacked_tmp: none.
+ * Fills version and uploaded_us of *row before done is called; row must live until then.
+ */
+int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp, const char *unpacked_tmp,
+                           stk_store_done_fn *done, void *arg, struct stk_err *err);
+/* Deletes all versions of a name, unlinks bytes nobody refers to. STK_NOT_FOUND: there is none. */
+int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg, struct stk_err *err);
+
+/* ---- reads */
+
+int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err);
+int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err);
+int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
+                       struct stk_err *err);
+int stk_store_context_get(struct stk_store *s, const char *name, struct stk_context_row *ret, struct stk_err *err);
+int stk_store_context_list(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err);
+int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binary_row *ret, struct stk_err *err);
+int stk_store_binary_list(struct stk_store *s, struct stk_binary_row **ret, size_t *ret_n, struct stk_err *err);
+
+/* ---- for the start of the server: everything that is not final, with configs and specs, oldest first */
+
+int stk_store_live_contexts(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err);
+int stk_store_live_jobs(struct stk_store *s, struct stk_job_row **ret, size_t *ret_n, struct stk_err *err);
+
+struct stk_process_row {
+    char context_id[STK_UUID_MAX];
+    char role[8];
+    struct stk_process_id id;
+};
+int stk_store_live_processes(struct stk_store *s, struct stk_process_row **ret /* free() it */, size_t *ret_n,
+                             struct stk_err *err);
+
+/* Counters since the open, for benchmarks and tests: transactions committed and commands in them. Any thread. */
+void stk_store_counts(struct stk_store *s, uint64_t *ret_commits, uint64_t *ret_commands);
+
+#endif

@@ -1,0 +1,114 @@
+/*
+ * The ladder of a cancel. A job is KILLED only when both hold: its Python process is done with it or gone (worker_over),
+ * and the keeper has confirmed that nothing of it is left in Spark (keeper_over).
+ *
+ *     keeper: cancel by tag, again and again, until nothing is active ----------------> keeper_over
+ *     worker: interrupt --- done, interrupted ---------------------------------------> worker_over
+ *               `-- no answer within the grace: the zygote kills its process group --> worker_over
+ *
+ * A job whose end came before the interrupt reached it keeps that end.
+ */
+#include "live.h"
+
+#include "stoker/log.h"
+
+#include <string.h>
+
+static void on_grace_over(void *arg)
+{
+    struct job *job = arg;
+    struct context *ctx = job->context;
+
+    if (job->worker_over || !job->worker)
+        return;
+    stk_info("cancel", "interrupt had no effect, killing the worker", "job", job->row.id, "process", job->worker->p.id.process);
+    job->killed = true;
+    if (ctx->zygote.conn)
+        stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "kill", "process", job->worker->p.id.process));
+}
+
+static void send_keeper(struct job *job)
+{
+    if (!job->keeper_over && job->context->keeper.conn)
+        stk_conn_send_take(job->context->keeper.conn,
+                           json_pack("{s:s, s:s, s:s, s:i}", "type", "cancel", "worker", job->row.worker.process, "job", job->row.id,
+                                     "attempt", job->row.attempt));
+}
+
+static void send_worker(struct job *job)
+{
+    struct worker *w = job->worker;
+
+    if (job->worker_over || !w || !w->p.conn)
+        return;
+    w->interrupts++;
+    stk_conn_send_take(w->p.conn, json_pack("{s:s, s:s, s:i}", "type", "interrupt", "job", job->row.id, "attempt", job->row.attempt));
+}
+
+void cancel_resume(struct job *job)
+{
+    if (!job->sent || job->settled)
+        return;
+    send_worker(job);
+    send_keeper(job);
+    if (job->worker_over)
+        return;
+    if (!job->timer)
+        job->timer = stk_timer_new(job->core->loop, on_grace_over, job);
+    if (job->timer)
+        stk_timer_set(job->timer, job->killed ? 0 : job->core->o.cancel_grace_ms);
+}
+
+void cancel_begin(struct job *job, enum cancel_reason reason)
+{
+    if (job->cancel != CANCEL_NONE)
+        return;
+    job->cancel = reason;
+    switch (job->row.state) {
+    case STK_JOB_QUEUED:
+        job_settle(job, STK_JOB_KILLED, failure_text("KILLED", NULL, NULL, "Job %s killed", job->row.id));
+        break;
+    case STK_JOB_STARTING: /* not sent: when its commit comes back it ends without having run */
+    case STK_JOB_RUNNING:
+        job_move(job, STK_JOB_CANCELLING);
+        cancel_resume(job);
+        break;
+    default:
+        break;
+    }
+}
+
+static void finish_if_over(struct job *job)
+{
+    struct context *ctx = job->context;
+    const char *outcome = json_string_value(json_object_get(job->outcome, "outcome"));
+
+    if (job->settled || !job->worker_over || !(job->keeper_over || !job->sent))
+        return;
+    if (outcome && (job->ended_itself || strcmp(outcome, "finished") == 0 || strcmp(outcome, "invalid") == 0) &&
+        strcmp(outcome, "interrupted") != 0)
+        job_settle_done(job, job->outcome);
+    else
+        job_settle(job, STK_JOB_KILLED, failure_text("KILLED", NULL, NULL, "Job %s killed", job->row.id));
+    queue_dispatch(ctx);
+}
+
+void cancel_worker_done(struct job *job, json_t *done)
+{
+    if (!job->outcome)
+        job->outcome = json_incref(done);
+    if (job->worker && job->worker->interrupts == 0) /* cancelled while the server was away: nothing to wait for */
+        cancel_worker_over(job);
+}
+
+void cancel_worker_over(struct job *job)
+{
+    job->worker_over = true;
+    finish_if_over(job);
+}
+
+void cancel_keeper_over(struct job *job)
+{
+    job->keeper_over = true;
+    finish_if_over(job);
+}

@@ -1,0 +1,115 @@
+/* Making and ending the core, and handing what runner processes say to whom it concerns. */
+#include "live.h"
+
+#include "stoker/log.h"
+
+#include <string.h>
+
+enum { REAP_EVERY_MS = 10000 };
+
+static void on_hello(void *arg, struct stk_conn *conn, json_t *hello)
+{
+    struct stk_core *core = arg;
+    const char *id = json_string_value(json_object_get(hello, "context"));
+    const char *role = json_string_value(json_object_get(hello, "role"));
+    struct context *ctx = id ? context_find(core, id) : NULL;
+    const char *refusal = "this context is not known";
+
+    if (!ctx || ctx->closed || !role)
+        stk_conn_refuse(conn, refusal);
+    else if (!context_hello(ctx, conn, role, hello, &refusal))
+        stk_conn_refuse(conn, refusal);
+}
+
+static void on_message(void *arg, struct stk_conn *conn, const char *type, json_t *msg)
+{
+    struct process *p = stk_conn_user(conn);
+
+    (void)arg;
+    if (p->role == ROLE_WORKER)
+        worker_message((struct worker *)p, type, msg);
+    else
+        context_message(p, type, msg);
+}
+
+static void on_closed(void *arg, struct stk_conn *conn)
+{
+    struct process *p = stk_conn_user(conn);
+
+    (void)arg;
+    p->conn = NULL; /* it dials again, or its end is told by the zygote or its pidfd */
+}
+
+static void on_reap(void *arg)
+{
+    struct stk_core *core = arg;
+
+    workers_reap_idle(core);
+    stk_timer_set(core->reaper, REAP_EVERY_MS);
+}
+
+struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, const struct stk_core_options *options,
+                              struct stk_err *err)
+{
+    struct stk_core *core = calloc(1, sizeof *core);
+    struct stk_runner_options runner = {
+        .state_dir_fd = options->state_dir_fd,
+        .events = { .hello = on_hello, .message = on_message, .closed = on_closed },
+    };
+
+    if (!core) {
+        stk_fail(err, STK_INTERNAL, "out of memory");
+        return NULL;
+    }
+    core->loop = loop;
+    core->store = store;
+    core->o = *options;
+    runner.events.arg = core;
+    core->runner = stk_runner_new(loop, &runner, err);
+    core->reaper = core->runner ? stk_timer_new(loop, on_reap, core) : NULL;
+    if (!core->reaper) {
+        stk_runner_free(core->runner);
+        free(core);
+        return NULL;
+    }
+    stk_timer_set(core->reaper, REAP_EVERY_MS);
+    return core;
+}
+
+void core_check_stopped(struct stk_core *core)
+{
+    void (*stopped)(void *arg) = core->stopped;
+
+    if (!core->stopping || !stopped || core->n_contexts > 0)
+        return;
+    core->stopped = NULL;
+    stopped(core->stopped_arg);
+}
+
+void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(void *arg), void *arg)
+{
+    bool again = core->stopping;
+    struct context *ctx, *tmp;
+
+    core->stopping = true;
+    core->stopped = stopped;
+    core->stopped_arg = arg;
+    if (leave_contexts) {
+        core->stopped = NULL;
+        stopped(arg);
+        return;
+    }
+    HASH_ITER(hh, core->contexts, ctx, tmp)
+    context_end(ctx, ctx->n_queued > 0 ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED, NULL, again);
+    core_check_stopped(core);
+}
+
+/* Live state is not taken down piece by piece: either every context is gone, or the process ends and leaves them to the next one. */
+void stk_core_free(struct stk_core *core)
+{
+    if (!core)
+        return;
+    stk_timer_free(core->reaper);
+    stk_runner_free(core->runner);
+    free(core);
+}

@@ -1,0 +1,66 @@
+/* Error objects of failures that the server itself finds; those of user code come ready-made from the worker. */
+#include "live.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct stk_text *to_text(json_t *object_take)
+{
+    json_auto_t *object = object_take;
+    stk_auto_free char *text = json_dumps(object, JSON_COMPACT);
+
+    return text ? stk_text_new(text, strlen(text)) : NULL;
+}
+
+/* Whether doing the same again can help, by code. */
+static const char *retry_of(const char *code)
+{
+    static const char *const helps[] = { "EXITED", "SIGNALLED", "CONTEXT_LOST", "CONTEXT_STOPPED", "SERVER_STOPPED", "LOST" };
+
+    for (size_t i = 0; i < STK_LEN(helps); i++) {
+        if (strcmp(code, helps[i]) == 0)
+            return "may-help";
+    }
+    return "never";
+}
+
+struct stk_text *failure_text(const char *code, const char *tail_key, const char *tail, const char *fmt, ...)
+{
+    char message[1024];
+    json_t *object;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
+    message[stk_utf8_cut(message, sizeof message - 4)] = '\0';
+    object = json_pack("{s:s, s:s, s:s}", "code", code, "message", message, "retry", retry_of(code));
+    if (object && tail && *tail)
+        json_object_set_new(object, tail_key, json_string(tail));
+    return to_text(object);
+}
+
+struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
+{
+    json_t *status = json_object_get(exit, "status"), *sig = json_object_get(exit, "signal");
+    const char *reason = json_string_value(json_object_get(exit, "reason"));
+    const char *colon = reason ? ": " : "";
+
+    if (!reason)
+        reason = "";
+    if (json_is_integer(sig) && json_integer_value(sig) > 0)
+        return failure_text("SIGNALLED", "stderr_tail", stderr_tail, "the job's process was ended by signal %d (%s)%s%s",
+                            (int)json_integer_value(sig), strsignal((int)json_integer_value(sig)), colon, reason);
+    if (json_is_integer(status)) {
+        struct stk_text *plain = failure_text("EXITED", "stderr_tail", stderr_tail,
+                                              "the job ended its own process with exit status %d%s%s",
+                                              (int)json_integer_value(status), colon, reason);
+        json_auto_t *object = plain ? json_loads(stk_text_data(plain), 0, NULL) : NULL;
+
+        stk_text_unref(plain);
+        json_object_set(object, "exit_code", status);
+        return to_text(json_incref(object));
+    }
+    return failure_text("LOST", "stderr_tail", stderr_tail, "the job's process is gone and left no word%s%s", colon, reason);
+}

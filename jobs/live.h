@@ -1,0 +1,200 @@
+/*
+ * Live state, shared by the files of jobs/ and by nobody else. All of it belongs to the loop thread: no locks.
+ *
+ *     context --- zygote, keeper, jvm (processes)
+ *        |------- workers, each with at most one job in hand
+ *        |------- queue of jobs, in order of arrival
+ *     core ------ all jobs that are not final, by id
+ */
+#ifndef STOKER_JOBS_LIVE_H
+#define STOKER_JOBS_LIVE_H
+
+#include "ticket.h"
+
+#include "stoker/buf.h"
+#include "stoker/core.h"
+#include "stoker/runner.h"
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+struct context;
+struct job;
+
+enum role { ROLE_ZYGOTE, ROLE_KEEPER, ROLE_WORKER, ROLE_JVM };
+
+/*
+ * A process of a context. known: its pid was told or recorded. dead: proven by its pidfd, or by the zygote that reaped it.
+ */
+struct process {
+    enum role role;
+    struct context *context;
+    struct stk_process_id id;
+    struct stk_conn *conn; /* NULL: not dialled in */
+    struct stk_watch *watch;
+    bool known, dead;
+};
+
+/*
+ * ADMITTING --admitted--> FORKING --forked--> ATTACHING --ready--> READY --retire--> RETIRING --exited--> gone
+ * SILENT: recorded by an earlier server, alive, has not dialled in yet.
+ */
+enum worker_state { W_ADMITTING, W_FORKING, W_ATTACHING, W_READY, W_SILENT, W_RETIRING };
+
+struct worker {
+    struct process p; /* first: a connection's user pointer is the process */
+    enum worker_state state;
+    struct stk_text *set;  /* binary set it is bound to; NULL: none yet */
+    struct job *job;       /* the job in hand: assigned, sent or being cancelled */
+    int interrupts;        /* sent and not yet answered: gets no job while > 0 */
+    int64_t idle_since_ms; /* monotonic */
+    LIST_ENTRY(worker) link;
+};
+LIST_HEAD(worker_list, worker);
+
+enum cancel_reason { CANCEL_NONE, CANCEL_USER };
+
+struct job {
+    struct stk_core *core;
+    struct context *context;
+    struct stk_job_row row;
+    struct worker *worker; /* NULL: queued, or its process is gone */
+    bool queued;           /* is in context->queue */
+    bool has_slot;
+    bool sent;             /* `run` has gone out, or may have */
+    bool settled;          /* its final row is on the way to the store */
+    bool abandoned;        /* it could not be recorded: nobody knows it, it is freed when the store has answered */
+    bool ack_exit;         /* its worker's end is acknowledged to the zygote after its last row */
+    int commits;           /* store commands not answered yet */
+    struct ticket_list accepted, ended; /* who waits for which */
+    /* cancel */
+    enum cancel_reason cancel;
+    bool worker_over;   /* the worker is done with it, or gone */
+    bool keeper_over;   /* the keeper has confirmed that nothing of it runs in Spark */
+    bool ended_itself;  /* its end came before the interrupt reached it */
+    bool killed;        /* the zygote was asked to kill its worker */
+    json_t *outcome;    /* `done` that came while it was being cancelled */
+    struct stk_timer *timer; /* grace of a cancel; retry of a commit */
+    TAILQ_ENTRY(job) link;
+    UT_hash_handle hh;
+};
+TAILQ_HEAD(job_queue, job);
+
+struct context {
+    struct stk_core *core;
+    struct stk_context_row row;
+    struct process zygote, keeper, jvm;
+    bool keeper_forked; /* `fork` was sent or it is known */
+    struct worker_list workers;
+    int n_workers;
+    struct job_queue queue;
+    int n_queued;
+    int busy; /* slots taken: jobs that are in a worker's hand */
+    int n_jobs; /* jobs that refer to this context */
+    int failed_attaches; /* in a row */
+    struct ticket_list creators, stoppers;
+    struct stk_timer *timer; /* deadline of a start or a stop */
+    bool ending;             /* being stopped or cleared away: no new work */
+    enum stk_context_state end_state; /* CREATING: to be started again, its queued jobs stay QUEUED */
+    struct stk_text *jobs_error;      /* what its unfinished jobs end with */
+    bool closed;             /* its last row is on the way to the store */
+    int commits;             /* store commands not answered yet */
+    UT_hash_handle hh;
+};
+
+struct stk_core {
+    struct stk_loop *loop;
+    struct stk_store *store;
+    struct stk_runner *runner;
+    struct stk_core_options o;
+    struct context *contexts; /* by id */
+    struct job *jobs;         /* by id */
+    int n_contexts;
+    struct stk_timer *reaper; /* of idle workers */
+    bool stopping;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+
+/* ---- job.c: one job's life */
+
+struct job *job_find(struct stk_core *core, const char *id);
+struct job *job_new(struct stk_core *core, struct context *ctx); /* NULL: out of memory */
+void job_free(struct job *job);
+void job_move(struct job *job, enum stk_job_state to); /* the only place where a job's state changes; writes it down */
+void job_settle(struct job *job, enum stk_job_state to, struct stk_text *error_take); /* a final state */
+void job_settle_done(struct job *job, json_t *done);   /* with what a worker said in `done` (borrowed) */
+void job_release(struct job *job);                     /* takes it out of its worker's hand; the slot is free */
+void job_detach(struct job *job);                      /* its worker is gone; the slot stays taken */
+void job_take(struct job *job, struct worker *w);      /* puts it in a worker's hand and takes a slot */
+void job_requeue(struct job *job);                     /* not run after all: back to the front of the queue */
+
+/* ---- queue.c: who runs what */
+
+void queue_add(struct job *job);
+void queue_remove(struct job *job);
+bool queue_assign(struct job *job); /* to a free worker that fits, at once; false: it has to wait */
+void queue_dispatch(struct context *ctx);
+
+/* ---- worker.c */
+
+struct worker *worker_find(struct context *ctx, const char *process);
+struct worker *worker_start(struct context *ctx); /* NULL: could not */
+struct worker *worker_adopt(struct context *ctx, const struct stk_process_id *id);
+void worker_admit(struct worker *w); /* asks the keeper for a gateway */
+void worker_retire(struct worker *w);
+void worker_free(struct worker *w);
+bool worker_hello(struct context *ctx, struct stk_conn *conn, json_t *hello, const char **ret_refusal);
+void worker_message(struct worker *w, const char *type, json_t *msg);
+/* It has ended: status, signal as the zygote said; NULL exit: nobody knows how. Frees w. */
+void worker_exited(struct worker *w, json_t *exit);
+void worker_send_run(struct job *job);
+void workers_reap_idle(struct stk_core *core);
+
+/* ---- cancel.c */
+
+void cancel_begin(struct job *job, enum cancel_reason reason);
+void cancel_resume(struct job *job); /* sends again what is open, after a reconnect */
+void cancel_worker_done(struct job *job, json_t *done);
+void cancel_worker_over(struct job *job);
+void cancel_keeper_over(struct job *job);
+
+/* ---- context.c: one context's life */
+
+struct context *context_find(struct stk_core *core, const char *id);
+struct context *context_find_active(struct stk_core *core, const char *name);
+struct context *context_new(struct stk_core *core);
+int context_launch(struct context *ctx, struct stk_err *err); /* starts its zygote */
+void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now);
+void context_check_gone(struct context *ctx);
+void context_message(struct process *p, const char *type, json_t *msg);
+bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello, const char **ret_refusal);
+void context_watch(struct process *p); /* watches a process whose id is known */
+void context_close_process(struct process *p);
+void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */
+struct stk_text *context_log_error(struct context *ctx, const char *code, const char *what);
+void context_restart(struct context *ctx); /* what is left of it is ended, then it is started anew */
+
+/* ---- recover.c uses */
+
+void core_check_stopped(struct stk_core *core);
+
+/* ---- failure.c: the error object */
+
+/* JSON text; message by printf. tail: "stderr_tail" or "log_tail" with its text, or NULL. NULL when out of memory. */
+struct stk_text *failure_text(const char *code, const char *tail_key, const char *tail, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+struct stk_text *failure_exit(json_t *exit, const char *stderr_tail);
+
+/* ---- files.c: small files of the state directory */
+
+char *file_tail(struct stk_core *core, const char *path, size_t max); /* valid UTF-8, the caller's to free(); NULL: none */
+json_t *spool_read(struct stk_core *core, const char *job, int attempt); /* body of a `done`; NULL: none */
+void spool_remove(struct stk_core *core, const char *job, int attempt);
+json_t *spool_read_exit(struct stk_core *core, const char *context, const char *process);
+void spool_remove_exit(struct stk_core *core, const char *context, const char *process);
+void logs_keep(struct stk_core *core, const char *process, const char *job, int attempt); /* a dead worker's logs get the job's name */
+int context_dir_make(struct stk_core *core, const char *id, const char *spec, struct stk_err *err);
+void context_dir_remove(struct stk_core *core, const char *id); /* in the background; keeps the log as logs/context.<id>.log */
+
+#endif

@@ -1,0 +1,364 @@
+/* The commands: each is copied into a stk_cmd by its public function and carried out later by its run_ function. */
+#include "internal.h"
+
+#include "stoker/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- a command's life */
+
+struct stk_cmd *stk_cmd_new(stk_store_done_fn *done, void *arg, size_t n_versions, struct stk_err *err)
+{
+    struct stk_cmd *cmd = NULL;
+    size_t size;
+
+    if (!__builtin_mul_overflow(n_versions, sizeof *cmd->versions, &size) &&
+        !__builtin_add_overflow(size, sizeof *cmd, &size))
+        cmd = calloc(1, size);
+    if (!cmd) {
+        stk_fail(err, STK_INTERNAL, "out of memory");
+        return NULL;
+    }
+    cmd->done = done;
+    cmd->arg = arg;
+    cmd->n_versions = n_versions;
+    return cmd;
+}
+
+void stk_cmd_free(struct stk_cmd *cmd)
+{
+    if (cmd->release)
+        cmd->release(cmd);
+    free(cmd);
+}
+
+static void copy_id(char *to, const char *from, size_t size)
+{
+    memcpy(to, from, strnlen(from, size - 1)); /* the rest of a new command is zero */
+}
+
+int stk_event_write(struct stk_store *s, const struct stk_cmd *cmd, const struct stk_event *event)
+{
+    struct stk_db *db = &s->writer;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_EVENT_INSERT);
+
+    stk_db_bind_int(db, stmt, 1, cmd->at_us);
+    stk_db_bind_str(db, stmt, 2, event->kind);
+    stk_db_bind_str(db, stmt, 3, event->context_id);
+    stk_db_bind_str(db, stmt, 4, event->job_id);
+    if (event->state >= 0)
+        stk_db_bind_int(db, stmt, 5, event->state);
+    stk_db_bind_text(db, stmt, 6, event->data);
+    return stk_db_run(db, stmt);
+}
+
+/* ---- jobs */
+
+static void release_job(struct stk_cmd *cmd)
+{
+    stk_job_row_done(&cmd->job);
+}
+
+static struct stk_cmd *job_cmd(const struct stk_job_row *row, size_t n_versions, stk_store_done_fn *done, void *arg,
+                               struct stk_err *err)
+{
+    struct stk_cmd *cmd = stk_cmd_new(done, arg, n_versions, err);
+
+    if (!cmd)
+        return NULL;
+    cmd->job = *row;
+    stk_text_ref(row->context_name);
+    stk_text_ref(row->app);
+    stk_text_ref(row->class_path);
+    stk_text_ref(row->set);
+    stk_text_ref(row->binaries);
+    stk_text_ref(row->config);
+    stk_text_ref(row->error);
+    stk_text_ref(row->result);
+    stk_text_ref(row->result_file);
+    cmd->release = release_job;
+    return cmd;
+}
+
+/* 1: all versions of a submit are there, 0: one was deleted, -1: SQLite failed. */
+static int versions_exist(struct stk_db *db, const struct stk_cmd *cmd)
+{
+    for (size_t i = 0; i < cmd->n_versions; i++) {
+        sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_VERSION_EXISTS);
+        int found;
+
+        stk_db_bind_int(db, stmt, 1, cmd->versions[i]);
+        found = stk_db_step(db, stmt);
+        stk_db_done(stmt);
+        if (found != 1)
+            return found;
+    }
+    return 1;
+}
+
+static int insert_config(struct stk_db *db, const struct stk_text *config)
+{
+    sqlite3_stmt *stmt;
+
+    if (!config || (stk_text_len(config) == 2 && memcmp(stk_text_data(config), "{}", 2) == 0))
+        return 0; /* most jobs have none: their row says so by its absence */
+    stmt = stk_db_use(db, STK_SQL_JOB_CONFIG_INSERT);
+    stk_db_bind_int(db, stmt, 1, sqlite3_last_insert_rowid(db->sqlite));
+    stk_db_bind_text(db, stmt, 2, config);
+    return stk_db_run(db, stmt);
+}
+
+static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    const struct stk_job_row *row = &cmd->job;
+    sqlite3_stmt *stmt;
+
+    switch (versions_exist(db, cmd)) {
+    case 1:
+        break;
+    case 0:
+        stk_fail(err, STK_NOT_FOUND, "appName %s not found", row->app ? stk_text_data(row->app) : "");
+        return STK_CMD_REFUSED;
+    default:
+        return STK_CMD_FAILED;
+    }
+    stmt = stk_db_use(db, STK_SQL_JOB_INSERT);
+    stk_db_bind_str(db, stmt, 1 + STK_JOB_COL_ID, row->id);
+    stk_db_bind_str(db, stmt, 1 + STK_JOB_COL_CONTEXT_ID, row->context_id);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_CONTEXT_NAME, row->context_name);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_APP, row->app);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_CLASS_PATH, row->class_path);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_SET, row->set);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_BINARIES, row->binaries);
+    stk_db_bind_int(db, stmt, 1 + STK_JOB_COL_STATE, row->state);
+    stk_db_bind_int(db, stmt, 1 + STK_JOB_COL_ATTEMPT, row->attempt);
+    stk_db_bind_int(db, stmt, 1 + STK_JOB_COL_SUBMITTED, row->submitted_us);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_STARTED, row->started_us);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_ENDED, row->ended_us);
+    stk_db_bind_str(db, stmt, 1 + STK_JOB_COL_PROCESS, row->worker.process);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_PID, row->worker.pid);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_START_TIME, (int64_t)row->worker.start_time);
+    stk_db_bind_str(db, stmt, 1 + STK_JOB_COL_BOOT, row->worker.boot_id);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_RESULT_BYTES, row->result_bytes);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RESULT_FILE, row->result_file);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_ERROR, row->error);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RESULT, row->result);
+    if (stk_db_run(db, stmt) < 0 || insert_config(db, row->config) < 0 ||
+        stk_event_write(s, cmd,
+                        &(struct stk_event){ .kind = "job.submitted", .context_id = row->context_id,
+                                             .job_id = row->id, .state = (int)row->state }) < 0)
+        return STK_CMD_FAILED;
+    return STK_CMD_DONE;
+}
+
+int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, const int64_t *versions, size_t n_versions,
+                            stk_store_done_fn *done, void *arg, struct stk_err *err)
+{
+    struct stk_cmd *cmd = job_cmd(row, n_versions, done, arg, err);
+
+    if (!cmd)
+        return -1;
+    if (n_versions)
+        memcpy(cmd->versions, versions, n_versions * sizeof *versions);
+    cmd->run = run_job_submitted;
+    return stk_writer_queue_take(s, cmd, true, err);
+}
+
+static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    const struct stk_job_row *row = &cmd->job;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_JOB_UPDATE);
+
+    stk_db_bind_str(db, stmt, 1, row->id);
+    stk_db_bind_int(db, stmt, 2, row->state);
+    stk_db_bind_int(db, stmt, 3, row->attempt);
+    stk_db_bind_some(db, stmt, 4, row->started_us);
+    stk_db_bind_some(db, stmt, 5, row->ended_us);
+    stk_db_bind_str(db, stmt, 6, row->worker.process);
+    stk_db_bind_some(db, stmt, 7, row->worker.pid);
+    stk_db_bind_some(db, stmt, 8, (int64_t)row->worker.start_time);
+    stk_db_bind_str(db, stmt, 9, row->worker.boot_id);
+    stk_db_bind_some(db, stmt, 10, row->result_bytes);
+    stk_db_bind_text(db, stmt, 11, row->result_file);
+    stk_db_bind_text(db, stmt, 12, row->error);
+    stk_db_bind_text(db, stmt, 13, row->result);
+    if (stk_db_run(db, stmt) < 0)
+        return STK_CMD_FAILED;
+    if (sqlite3_changes(db->sqlite) == 0) {
+        stk_fail(err, STK_NOT_FOUND, "job %s not found", row->id);
+        return STK_CMD_REFUSED;
+    }
+    if (stk_event_write(s, cmd,
+                        &(struct stk_event){ .kind = "job.moved", .context_id = row->context_id, .job_id = row->id,
+                                             .state = (int)row->state, .data = row->error }) < 0)
+        return STK_CMD_FAILED;
+    return STK_CMD_DONE;
+}
+
+int stk_store_job_moved(struct stk_store *s, const struct stk_job_row *row, stk_store_done_fn *done, void *arg,
+                        struct stk_err *err)
+{
+    struct stk_cmd *cmd = job_cmd(row, 0, done, arg, err);
+
+    if (!cmd)
+        return -1;
+    cmd->run = run_job_moved;
+    return stk_writer_queue_take(s, cmd, false, err);
+}
+
+/* ---- contexts */
+
+static void release_context(struct stk_cmd *cmd)
+{
+    stk_context_row_done(&cmd->context);
+}
+
+static struct stk_cmd *context_cmd(const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
+                                   struct stk_err *err)
+{
+    struct stk_cmd *cmd = stk_cmd_new(done, arg, 0, err);
+
+    if (!cmd)
+        return NULL;
+    cmd->context = *row;
+    stk_text_ref(row->name);
+    stk_text_ref(row->spec);
+    stk_text_ref(row->application_id);
+    stk_text_ref(row->ui_url);
+    stk_text_ref(row->error);
+    cmd->release = release_context;
+    return cmd;
+}
+
+static int context_event(struct stk_store *s, const struct stk_cmd *cmd, const char *kind)
+{
+    const struct stk_context_row *row = &cmd->context;
+
+    return stk_event_write(s, cmd,
+                           &(struct stk_event){ .kind = kind, .context_id = row->id, .state = (int)row->state,
+                                                .data = row->error });
+}
+
+static enum stk_cmd_result run_context_created(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    const struct stk_context_row *row = &cmd->context;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_CONTEXT_INSERT);
+
+    (void)err;
+    stk_db_bind_str(db, stmt, 1 + STK_CONTEXT_COL_ID, row->id);
+    stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_NAME, row->name);
+    stk_db_bind_int(db, stmt, 1 + STK_CONTEXT_COL_STATE, row->state);
+    stk_db_bind_int(db, stmt, 1 + STK_CONTEXT_COL_MAX_JOBS, row->max_jobs);
+    stk_db_bind_int(db, stmt, 1 + STK_CONTEXT_COL_STARTED, row->started_us);
+    stk_db_bind_some(db, stmt, 1 + STK_CONTEXT_COL_ENDED, row->ended_us);
+    stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_APPLICATION_ID, row->application_id);
+    stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_UI_URL, row->ui_url);
+    stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_ERROR, row->error);
+    stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_SPEC, row->spec);
+    if (stk_db_run(db, stmt) < 0 || context_event(s, cmd, "context.created") < 0)
+        return STK_CMD_FAILED;
+    return STK_CMD_DONE;
+}
+
+int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
+                              struct stk_err *err)
+{
+    struct stk_cmd *cmd = context_cmd(row, done, arg, err);
+
+    if (!cmd)
+        return -1;
+    cmd->run = run_context_created;
+    return stk_writer_queue_take(s, cmd, true, err);
+}
+
+static enum stk_cmd_result run_context_moved(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    const struct stk_context_row *row = &cmd->context;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_CONTEXT_UPDATE);
+
+    stk_db_bind_str(db, stmt, 1, row->id);
+    stk_db_bind_int(db, stmt, 2, row->state);
+    stk_db_bind_int(db, stmt, 3, row->max_jobs);
+    stk_db_bind_int(db, stmt, 4, row->started_us);
+    stk_db_bind_some(db, stmt, 5, row->ended_us);
+    stk_db_bind_text(db, stmt, 6, row->application_id);
+    stk_db_bind_text(db, stmt, 7, row->ui_url);
+    stk_db_bind_text(db, stmt, 8, row->error);
+    if (stk_db_run(db, stmt) < 0)
+        return STK_CMD_FAILED;
+    if (sqlite3_changes(db->sqlite) == 0) {
+        stk_fail(err, STK_NOT_FOUND, "context %s not found", row->id);
+        return STK_CMD_REFUSED;
+    }
+    return context_event(s, cmd, "context.moved") < 0 ? STK_CMD_FAILED : STK_CMD_DONE;
+}
+
+int stk_store_context_moved(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
+                            struct stk_err *err)
+{
+    struct stk_cmd *cmd = context_cmd(row, done, arg, err);
+
+    if (!cmd)
+        return -1;
+    cmd->run = run_context_moved;
+    return stk_writer_queue_take(s, cmd, false, err);
+}
+
+/* ---- processes */
+
+static enum stk_cmd_result run_process_started(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_PROCESS_INSERT);
+
+    (void)err;
+    stk_db_bind_str(db, stmt, 1, cmd->process.context_id);
+    stk_db_bind_str(db, stmt, 2, cmd->process.id.process);
+    stk_db_bind_str(db, stmt, 3, cmd->process.role);
+    stk_db_bind_int(db, stmt, 4, cmd->process.id.pid);
+    stk_db_bind_int(db, stmt, 5, (int64_t)cmd->process.id.start_time);
+    stk_db_bind_str(db, stmt, 6, cmd->process.id.boot_id);
+    return stk_db_run(db, stmt) < 0 ? STK_CMD_FAILED : STK_CMD_DONE;
+}
+
+int stk_store_process_started(struct stk_store *s, const char *context_id, const char *role,
+                              const struct stk_process_id *process, struct stk_err *err)
+{
+    struct stk_cmd *cmd = stk_cmd_new(NULL, NULL, 0, err);
+
+    if (!cmd)
+        return -1;
+    copy_id(cmd->process.context_id, context_id, sizeof cmd->process.context_id);
+    copy_id(cmd->process.role, role, sizeof cmd->process.role);
+    cmd->process.id = *process;
+    cmd->run = run_process_started;
+    return stk_writer_queue_take(s, cmd, false, err);
+}
+
+static enum stk_cmd_result run_process_ended(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_PROCESS_DELETE);
+
+    (void)err;
+    stk_db_bind_str(db, stmt, 1, cmd->process.context_id);
+    stk_db_bind_str(db, stmt, 2, cmd->process.id.process);
+    return stk_db_run(db, stmt) < 0 ? STK_CMD_FAILED : STK_CMD_DONE;
+}
+
+int stk_store_process_ended(struct stk_store *s, const char *context_id, const char *process, struct stk_err *err)
+{
+    struct stk_cmd *cmd = stk_cmd_new(NULL, NULL, 0, err);
+
+    if (!cmd)
+        return -1;
+    copy_id(cmd->process.context_id, context_id, sizeof cmd->process.context_id);
+    copy_id(cmd->process.id.process, process, sizeof cmd->process.id.process);
+    cmd->run = run_process_ended;
+    return stk_writer_queue_take(s, cmd, false, err);
+}

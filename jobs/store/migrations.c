@@ -1,0 +1,160 @@
+/*
+ * The schema. A version, once released, is never edited: what changes is a new entry at the end, and a fixture of the old
+ * version for the test that upgrades it (test/unit/fixtures/).
+ */
+#include "internal.h"
+
+#include <string.h>
+
+#define APPLICATION_ID 0x53746b72 /* "Stkr" */
+#define TEXT_OF_(x) #x
+#define TEXT_OF(x) TEXT_OF_(x)
+
+/* Each sets its number itself, so that the change and the number are in one transaction. */
+static const char *const migrations[] = {
+    /*
+     * Version 1. jobs pays for each index 18,000 times a second, so it has three: its id, and two partial ones that a job
+     * which goes well enters and leaves once. Text that may be long stands last, or in a table of its own: reading a list
+     * then never walks its overflow pages, and moving a job does not copy its config.
+     *
+     * seq is the order of arrival. It would be used again if the newest rows were deleted; retention takes the oldest.
+     * binary_versions does lose its newest rows, and a version must never mean two things: AUTOINCREMENT.
+     */
+    "CREATE TABLE binaries ("
+    "  id INTEGER PRIMARY KEY,"
+    "  name TEXT NOT NULL UNIQUE"
+    ") STRICT;"
+    "CREATE TABLE binary_versions ("
+    "  version INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  binary INTEGER NOT NULL REFERENCES binaries (id),"
+    "  type TEXT NOT NULL,"
+    "  digest TEXT NOT NULL," /* names blobs/<digest> and unpacked/<digest> */
+    "  bytes INTEGER NOT NULL,"
+    "  uploaded_us INTEGER NOT NULL,"
+    "  UNIQUE (binary, uploaded_us)"
+    ") STRICT;"
+    "CREATE INDEX binary_versions_digest ON binary_versions (digest);"
+
+    "CREATE TABLE contexts ("
+    "  seq INTEGER PRIMARY KEY,"
+    "  id TEXT NOT NULL UNIQUE,"
+    "  name TEXT NOT NULL,"
+    "  state INTEGER NOT NULL," /* enum stk_context_state */
+    "  max_jobs INTEGER NOT NULL,"
+    "  started_us INTEGER NOT NULL,"
+    "  ended_us INTEGER,"
+    "  application_id TEXT,"
+    "  ui_url TEXT,"
+    "  error TEXT,"
+    "  spec TEXT"
+    ") STRICT;"
+    "CREATE INDEX contexts_name ON contexts (name);"
+    "CREATE INDEX contexts_live ON contexts (seq) WHERE state < 3;"
+
+    /* Processes that may be alive; a row goes when its process did. */
+    "CREATE TABLE processes ("
+    "  context_id TEXT NOT NULL,"
+    "  process TEXT NOT NULL,"
+    "  role TEXT NOT NULL,"
+    "  pid INTEGER NOT NULL,"
+    "  start_time INTEGER NOT NULL,"
+    "  boot_id TEXT,"
+    "  PRIMARY KEY (context_id, process)"
+    ") STRICT, WITHOUT ROWID;"
+
+    "CREATE TABLE jobs ("
+    "  seq INTEGER PRIMARY KEY,"
+    "  id TEXT NOT NULL UNIQUE,"
+    "  context_id TEXT,"
+    "  context_name TEXT,"
+    "  app TEXT,"
+    "  class_path TEXT,"
+    "  binary_set TEXT,"
+    "  binaries TEXT,"
+    "  state INTEGER NOT NULL," /* enum stk_job_state */
+    "  attempt INTEGER NOT NULL,"
+    "  submitted_us INTEGER NOT NULL,"
+    "  started_us INTEGER,"
+    "  ended_us INTEGER,"
+    "  worker_process TEXT,"
+    "  worker_pid INTEGER,"
+    "  worker_start INTEGER,"
+    "  worker_boot TEXT,"
+    "  result_bytes INTEGER,"
+    "  result_file TEXT,"
+    "  error TEXT,"
+    "  result TEXT"
+    ") STRICT;"
+    "CREATE INDEX jobs_live ON jobs (seq) WHERE state < 4;"
+    "CREATE INDEX jobs_failed ON jobs (seq) WHERE state > 4;"
+
+    /* No row: the config is {}. */
+    "CREATE TABLE job_configs ("
+    "  job INTEGER PRIMARY KEY REFERENCES jobs (seq),"
+    "  config TEXT NOT NULL"
+    ") STRICT;"
+
+    /* Every transition, numbered, never changed. */
+    "CREATE TABLE events ("
+    "  seq INTEGER PRIMARY KEY,"
+    "  at_us INTEGER NOT NULL,"
+    "  kind TEXT NOT NULL,"
+    "  context_id TEXT,"
+    "  job_id TEXT,"
+    "  state INTEGER,"
+    "  data TEXT"
+    ") STRICT;"
+
+    "PRAGMA application_id = " TEXT_OF(APPLICATION_ID) ";"
+    "PRAGMA user_version = 1;",
+};
+
+static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)
+{
+    sqlite3_stmt *stmt;
+
+    if (sqlite3_prepare_v2(db->sqlite, sql, -1, &stmt, NULL) != SQLITE_OK)
+        return stk_db_fail(db, err, "read the database's version");
+    if (sqlite3_step(stmt) != SQLITE_ROW) {
+        stk_db_fail(db, err, "read the database's version");
+        sqlite3_finalize(stmt);
+        return -1;
+    }
+    *ret = sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    return 0;
+}
+
+static int apply(struct stk_db *db, const char *sql, struct stk_err *err)
+{
+    if (sqlite3_exec(db->sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK &&
+        sqlite3_exec(db->sqlite, sql, NULL, NULL, NULL) == SQLITE_OK &&
+        sqlite3_exec(db->sqlite, "COMMIT", NULL, NULL, NULL) == SQLITE_OK)
+        return 0;
+    stk_db_fail(db, err, "migrate");
+    if (!sqlite3_get_autocommit(db->sqlite))
+        sqlite3_exec(db->sqlite, "ROLLBACK", NULL, NULL, NULL);
+    return -1;
+}
+
+int stk_db_migrate(struct stk_db *db, const char *path, struct stk_err *err)
+{
+    int64_t version, application, tables;
+
+    if (read_number(db, "PRAGMA user_version", &version, err) < 0 ||
+        read_number(db, "PRAGMA application_id", &application, err) < 0 ||
+        read_number(db, "SELECT count(*) FROM sqlite_schema", &tables, err) < 0)
+        return -1;
+    if (application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0))
+        return stk_fail(err, STK_INTERNAL, "%s is a database of another program", path);
+    if (version < 0 || version > (int64_t)STK_LEN(migrations))
+        return stk_fail(err, STK_INTERNAL, "%s is of version %lld, newer than this program's %zu: install a newer Stoker",
+                        path, (long long)version, STK_LEN(migrations));
+    for (size_t i = (size_t)version; i < STK_LEN(migrations); i++) {
+        if (apply(db, migrations[i], err) < 0) {
+            stk_err_prefix(err, "%s: to version %zu", path, i + 1);
+            return -1;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,417 @@
+/* The reads: on the caller's thread, each one statement and so one short transaction, on a connection lent by the pool. */
+#include "internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the pool */
+
+static struct stk_db *borrow(struct stk_store *s)
+{
+    struct stk_db *db;
+
+    pthread_mutex_lock(&s->readers_lock);
+    while (!s->readers_free)
+        pthread_cond_wait(&s->readers_cond, &s->readers_lock);
+    db = s->readers_free;
+    s->readers_free = db->next_free;
+    pthread_mutex_unlock(&s->readers_lock);
+    return db;
+}
+
+static void give_back(struct stk_store *s, struct stk_db *db)
+{
+    pthread_mutex_lock(&s->readers_lock);
+    db->next_free = s->readers_free;
+    s->readers_free = db;
+    pthread_cond_signal(&s->readers_cond);
+    pthread_mutex_unlock(&s->readers_lock);
+}
+
+/* A read in progress: the statement on its lent connection. */
+struct read {
+    struct stk_store *s;
+    struct stk_db *db;
+    sqlite3_stmt *stmt;
+};
+
+static struct read read_start(struct stk_store *s, enum stk_sql which)
+{
+    struct stk_db *db = borrow(s);
+
+    return (struct read){ .s = s, .db = db, .stmt = stk_db_use(db, which) };
+}
+
+static void read_end(struct read *r)
+{
+    stk_db_done(r->stmt); /* ends the transaction too */
+    give_back(r->s, r->db);
+}
+#define auto_read __attribute__((cleanup(read_end))) struct read
+
+/* 1: a row, 0: no more, -1: err. */
+static int read_step(struct read *r, struct stk_err *err)
+{
+    int rc = stk_db_step(r->db, r->stmt);
+
+    if (rc >= 0)
+        return rc;
+    if (stk_db_trouble(r->db) == STK_DB_BROKEN)
+        stk_db_fatal(r->db, "read");
+    return stk_db_fail(r->db, err, "read");
+}
+
+/* ---- columns */
+
+/* NULL gives NULL; *ok turns false when out of memory. */
+static struct stk_text *column_text(sqlite3_stmt *stmt, int i, bool *ok)
+{
+    const char *bytes = (const char *)sqlite3_column_text(stmt, i);
+    struct stk_text *text;
+
+    if (!bytes) {
+        *ok = *ok && sqlite3_column_type(stmt, i) == SQLITE_NULL;
+        return NULL;
+    }
+    text = stk_text_new(bytes, (size_t)sqlite3_column_bytes(stmt, i));
+    *ok = *ok && text;
+    return text;
+}
+
+static void column_str(sqlite3_stmt *stmt, int i, char *to, size_t size)
+{
+    const char *bytes = (const char *)sqlite3_column_text(stmt, i);
+    size_t len = bytes ? (size_t)sqlite3_column_bytes(stmt, i) : 0;
+
+    if (len > size - 1)
+        len = size - 1;
+    if (len)
+        memcpy(to, bytes, len);
+    to[len] = '\0';
+}
+
+static int out_of_memory(struct stk_err *err)
+{
+    return stk_fail(err, STK_INTERNAL, "out of memory");
+}
+
+/* Rows of one kind, collected. fill() fills a zeroed row, also in part when it fails; done() releases one. */
+struct row_kind {
+    size_t size;
+    int (*fill)(sqlite3_stmt *stmt, void *row, struct stk_err *err);
+    void (*done)(void *row);
+};
+
+static int collect(struct read *r, const struct row_kind *kind, void **ret, size_t *ret_n, struct stk_err *err)
+{
+    char *rows = NULL;
+    size_t n = 0, room = 0;
+    int more;
+
+    while ((more = read_step(r, err)) == 1) {
+        if (n == room) {
+            size_t wanted = room ? room * 2 : 16;
+            char *grown = reallocarray(rows, wanted, kind->size);
+
+            if (!grown) {
+                more = out_of_memory(err);
+                break;
+            }
+            rows = grown;
+            room = wanted;
+        }
+        memset(rows + n * kind->size, 0, kind->size);
+        n++; /* released below even when only half filled */
+        if ((more = kind->fill(r->stmt, rows + (n - 1) * kind->size, err)) < 0)
+            break;
+    }
+    if (more == 0) {
+        *ret = rows;
+        *ret_n = n;
+        return 0;
+    }
+    while (n > 0)
+        kind->done(rows + --n * kind->size);
+    free(rows);
+    return -1;
+}
+
+/* The single row of a read that finds one by its name. */
+static int one_row(struct read *r, const struct row_kind *kind, void *ret, struct stk_err *err)
+{
+    int rc = read_step(r, err);
+
+    if (rc <= 0)
+        return rc;
+    memset(ret, 0, kind->size);
+    if (kind->fill(r->stmt, ret, err) < 0) {
+        kind->done(ret);
+        memset(ret, 0, kind->size);
+        return -1;
+    }
+    return 1;
+}
+
+/* ---- jobs */
+
+static int fill_job(sqlite3_stmt *stmt, void *to, struct stk_err *err)
+{
+    struct stk_job_row *row = to;
+    bool ok = true;
+
+    column_str(stmt, STK_JOB_COL_ID, row->id, sizeof row->id);
+    column_str(stmt, STK_JOB_COL_CONTEXT_ID, row->context_id, sizeof row->context_id);
+    row->context_name = column_text(stmt, STK_JOB_COL_CONTEXT_NAME, &ok);
+    row->app = column_text(stmt, STK_JOB_COL_APP, &ok);
+    row->class_path = column_text(stmt, STK_JOB_COL_CLASS_PATH, &ok);
+    row->set = column_text(stmt, STK_JOB_COL_SET, &ok);
+    row->binaries = column_text(stmt, STK_JOB_COL_BINARIES, &ok);
+    row->state = (enum stk_job_state)sqlite3_column_int(stmt, STK_JOB_COL_STATE);
+    row->attempt = sqlite3_column_int(stmt, STK_JOB_COL_ATTEMPT);
+    row->submitted_us = sqlite3_column_int64(stmt, STK_JOB_COL_SUBMITTED);
+    row->started_us = sqlite3_column_int64(stmt, STK_JOB_COL_STARTED);
+    row->ended_us = sqlite3_column_int64(stmt, STK_JOB_COL_ENDED);
+    column_str(stmt, STK_JOB_COL_PROCESS, row->worker.process, sizeof row->worker.process);
+    row->worker.pid = sqlite3_column_int(stmt, STK_JOB_COL_PID);
+    row->worker.start_time = (uint64_t)sqlite3_column_int64(stmt, STK_JOB_COL_START_TIME);
+    column_str(stmt, STK_JOB_COL_BOOT, row->worker.boot_id, sizeof row->worker.boot_id);
+    row->result_bytes = sqlite3_column_int64(stmt, STK_JOB_COL_RESULT_BYTES);
+    row->result_file = column_text(stmt, STK_JOB_COL_RESULT_FILE, &ok);
+    row->error = column_text(stmt, STK_JOB_COL_ERROR, &ok);
+    return ok ? 0 : out_of_memory(err);
+}
+
+static int fill_job_result(sqlite3_stmt *stmt, void *to, struct stk_err *err)
+{
+    struct stk_job_row *row = to;
+    bool ok = true;
+
+    if (fill_job(stmt, to, err) < 0)
+        return -1;
+    row->result = column_text(stmt, STK_JOB_COL_RESULT, &ok);
+    return ok ? 0 : out_of_memory(err);
+}
+
+static int fill_job_whole(sqlite3_stmt *stmt, void *to, struct stk_err *err)
+{
+    struct stk_job_row *row = to;
+    bool ok = true;
+
+    if (fill_job_result(stmt, to, err) < 0)
+        return -1;
+    row->config = column_text(stmt, STK_JOB_COL_CONFIG, &ok);
+    return ok ? 0 : out_of_memory(err);
+}
+
+static void job_done(void *row)
+{
+    stk_job_row_done(row);
+}
+
+static const struct row_kind listed_job = { sizeof(struct stk_job_row), fill_job, job_done };
+static const struct row_kind got_job = { sizeof(struct stk_job_row), fill_job_result, job_done };
+static const struct row_kind live_job = { sizeof(struct stk_job_row), fill_job_whole, job_done };
+
+int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_JOB_GET);
+    int rc;
+
+    stk_db_bind_str(r.db, r.stmt, 1, id);
+    rc = one_row(&r, &got_job, ret, err);
+    return rc > 0 ? 0 : rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "job %.60s not found", id);
+}
+
+int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_JOB_CONFIG);
+    struct stk_text *config;
+    bool ok = true;
+    int rc;
+
+    stk_db_bind_str(r.db, r.stmt, 1, id);
+    rc = read_step(&r, err);
+    if (rc <= 0)
+        return rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "job %.60s not found", id);
+    config = column_text(r.stmt, 0, &ok);
+    if (!config && ok)
+        config = stk_text_new("{}", 2);
+    if (!config)
+        return out_of_memory(err);
+    *ret = config;
+    return 0;
+}
+
+int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
+                       struct stk_err *err)
+{
+    int64_t mask = 0;
+    void *rows;
+
+    for (int i = 0; i < STK_JOB_STATES; i++)
+        mask |= (int64_t)(!filter->states || filter->states[i]) << i;
+
+    auto_read r = read_start(s, mask & 1 << STK_JOB_FINISHED ? STK_SQL_JOB_LIST : STK_SQL_JOB_LIST_FEW);
+
+    stk_db_bind_int(r.db, r.stmt, 1, mask);
+    stk_db_bind_int(r.db, r.stmt, 2, filter->limit > INT64_MAX ? INT64_MAX : (int64_t)filter->limit);
+    if (collect(&r, &listed_job, &rows, ret_n, err) < 0)
+        return -1;
+    *ret = rows;
+    return 0;
+}
+
+int stk_store_live_jobs(struct stk_store *s, struct stk_job_row **ret, size_t *ret_n, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_JOB_LIVE);
+    void *rows;
+
+    if (collect(&r, &live_job, &rows, ret_n, err) < 0)
+        return -1;
+    *ret = rows;
+    return 0;
+}
+
+/* ---- contexts */
+
+static int fill_context(sqlite3_stmt *stmt, void *to, struct stk_err *err)
+{
+    struct stk_context_row *row = to;
+    bool ok = true;
+
+    column_str(stmt, STK_CONTEXT_COL_ID, row->id, sizeof row->id);
+    row->name = column_text(stmt, STK_CONTEXT_COL_NAME, &ok);
+    row->state = (enum stk_context_state)sqlite3_column_int(stmt, STK_CONTEXT_COL_STATE);
+    row->max_jobs = sqlite3_column_int(stmt, STK_CONTEXT_COL_MAX_JOBS);
+    row->started_us = sqlite3_column_int64(stmt, STK_CONTEXT_COL_STARTED);
+    row->ended_us = sqlite3_column_int64(stmt, STK_CONTEXT_COL_ENDED);
+    row->application_id = column_text(stmt, STK_CONTEXT_COL_APPLICATION_ID, &ok);
+    row->ui_url = column_text(stmt, STK_CONTEXT_COL_UI_URL, &ok);
+    row->error = column_text(stmt, STK_CONTEXT_COL_ERROR, &ok);
+    row->spec = column_text(stmt, STK_CONTEXT_COL_SPEC, &ok);
+    return ok ? 0 : out_of_memory(err);
+}
+
+static void context_done(void *row)
+{
+    stk_context_row_done(row);
+}
+
+static const struct row_kind context = { sizeof(struct stk_context_row), fill_context, context_done };
+
+int stk_store_context_get(struct stk_store *s, const char *name, struct stk_context_row *ret, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_CONTEXT_GET);
+    int rc;
+
+    stk_db_bind_str(r.db, r.stmt, 1, name);
+    rc = one_row(&r, &context, ret, err);
+    return rc > 0 ? 0 : rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "context %.100s not found", name);
+}
+
+static int list_contexts(struct stk_store *s, enum stk_sql which, struct stk_context_row **ret, size_t *ret_n,
+                         struct stk_err *err)
+{
+    auto_read r = read_start(s, which);
+    void *rows;
+
+    if (collect(&r, &context, &rows, ret_n, err) < 0)
+        return -1;
+    *ret = rows;
+    return 0;
+}
+
+int stk_store_context_list(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err)
+{
+    return list_contexts(s, STK_SQL_CONTEXT_LIST, ret, ret_n, err);
+}
+
+int stk_store_live_contexts(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err)
+{
+    return list_contexts(s, STK_SQL_CONTEXT_LIVE, ret, ret_n, err);
+}
+
+/* ---- binaries */
+
+static int fill_binary(sqlite3_stmt *stmt, void *to, struct stk_err *err)
+{
+    enum { VERSION, NAME, TYPE, DIGEST, BYTES, UPLOADED };
+    struct stk_binary_row *row = to;
+    char type[16];
+    bool ok = true;
+
+    row->version = sqlite3_column_int64(stmt, VERSION);
+    row->name = column_text(stmt, NAME, &ok);
+    column_str(stmt, TYPE, type, sizeof type);
+    column_str(stmt, DIGEST, row->digest, sizeof row->digest);
+    row->bytes = sqlite3_column_int64(stmt, BYTES);
+    row->uploaded_us = sqlite3_column_int64(stmt, UPLOADED);
+    if (!ok)
+        return out_of_memory(err);
+    if (stk_binary_type_parse(type, &row->type) < 0)
+        return stk_fail(err, STK_INTERNAL, "version %lld has the unknown type '%s'", (long long)row->version, type);
+    return 0;
+}
+
+static void binary_done(void *row)
+{
+    stk_binary_row_done(row);
+}
+
+static const struct row_kind binary = { sizeof(struct stk_binary_row), fill_binary, binary_done };
+
+int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binary_row *ret, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_BINARY_GET);
+    int rc;
+
+    stk_db_bind_str(r.db, r.stmt, 1, name);
+    rc = one_row(&r, &binary, ret, err);
+    return rc > 0 ? 0 : rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "appName %.100s not found", name);
+}
+
+int stk_store_binary_list(struct stk_store *s, struct stk_binary_row **ret, size_t *ret_n, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_BINARY_LIST);
+    void *rows;
+
+    if (collect(&r, &binary, &rows, ret_n, err) < 0)
+        return -1;
+    *ret = rows;
+    return 0;
+}
+
+/* ---- processes */
+
+static int fill_process(sqlite3_stmt *stmt, void *to, struct stk_err *err)
+{
+    enum { CONTEXT_ID, ROLE, PROCESS, PID, START_TIME, BOOT_ID };
+    struct stk_process_row *row = to;
+
+    (void)err;
+    column_str(stmt, CONTEXT_ID, row->context_id, sizeof row->context_id);
+    column_str(stmt, ROLE, row->role, sizeof row->role);
+    column_str(stmt, PROCESS, row->id.process, sizeof row->id.process);
+    row->id.pid = sqlite3_column_int(stmt, PID);
+    row->id.start_time = (uint64_t)sqlite3_column_int64(stmt, START_TIME);
+    column_str(stmt, BOOT_ID, row->id.boot_id, sizeof row->id.boot_id);
+    return 0;
+}
+
+static void process_done(void *row)
+{
+    (void)row;
+}
+
+static const struct row_kind process = { sizeof(struct stk_process_row), fill_process, process_done };
+
+int stk_store_live_processes(struct stk_store *s, struct stk_process_row **ret, size_t *ret_n, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_PROCESS_LIST);
+    void *rows;
+
+    if (collect(&r, &process, &rows, ret_n, err) < 0)
+        return -1;
+    *ret = rows;
+    return 0;
+}

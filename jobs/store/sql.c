@@ -1,0 +1,102 @@
+/* Every statement but the migrations. States are numbers: those of the enums in job.h and context.h. */
+#include "internal.h"
+
+/* The numbers below and in migrations.c are stored in files, so they never change their meaning. */
+_Static_assert(STK_JOB_QUEUED == 0 && STK_JOB_CANCELLING == 3 && STK_JOB_FINISHED == 4 && STK_JOB_ERROR == 5 &&
+                   STK_JOB_INVALID == 6 && STK_JOB_KILLED == 7 && STK_JOB_TIMED_OUT == 8 && STK_JOB_LOST == 9,
+               "job states are stored by number");
+_Static_assert(STK_CONTEXT_CREATING == 0 && STK_CONTEXT_STOPPING == 2 && STK_CONTEXT_STOPPED == 3 &&
+                   STK_CONTEXT_FAILED == 4 && STK_CONTEXT_LOST == 5,
+               "context states are stored by number");
+
+/* enum stk_job_column; result and config follow */
+#define JOB_COLUMNS                                                                                      \
+    "id, context_id, context_name, app, class_path, binary_set, binaries, state, attempt, submitted_us," \
+    " started_us, ended_us, worker_process, worker_pid, worker_start, worker_boot, result_bytes, result_file, error"
+
+/* enum stk_context_column; spec follows */
+#define CONTEXT_COLUMNS "id, name, state, max_jobs, started_us, ended_us, application_id, ui_url, error"
+
+#define BINARY_COLUMNS "v.version, b.name, v.type, v.digest, v.bytes, v.uploaded_us"
+
+const char *const stk_sql_text[STK_SQL_COUNT] = {
+    [STK_SQL_BEGIN] = "BEGIN IMMEDIATE",
+    [STK_SQL_COMMIT] = "COMMIT",
+    [STK_SQL_ROLLBACK] = "ROLLBACK",
+
+    [STK_SQL_JOB_INSERT] =
+        "INSERT INTO jobs (" JOB_COLUMNS ", result)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+    [STK_SQL_JOB_CONFIG_INSERT] = "INSERT INTO job_configs (job, config) VALUES (?1, ?2)",
+    [STK_SQL_JOB_UPDATE] =
+        "UPDATE jobs SET state = ?2, attempt = ?3, started_us = ?4, ended_us = ?5, worker_process = ?6,"
+        " worker_pid = ?7, worker_start = ?8, worker_boot = ?9, result_bytes = ?10, result_file = ?11, error = ?12,"
+        " result = ?13 WHERE id = ?1",
+    [STK_SQL_EVENT_INSERT] =
+        "INSERT INTO events (at_us, kind, context_id, job_id, state, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+
+    [STK_SQL_CONTEXT_INSERT] = "INSERT INTO contexts (" CONTEXT_COLUMNS ", spec)"
+                               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    [STK_SQL_CONTEXT_UPDATE] =
+        "UPDATE contexts SET state = ?2, max_jobs = ?3, started_us = ?4, ended_us = ?5, application_id = ?6,"
+        " ui_url = ?7, error = ?8 WHERE id = ?1",
+
+    [STK_SQL_PROCESS_INSERT] = "INSERT OR REPLACE INTO processes (context_id, process, role, pid, start_time, boot_id)"
+                               " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    [STK_SQL_PROCESS_DELETE] = "DELETE FROM processes WHERE context_id = ?1 AND process = ?2",
+
+    [STK_SQL_VERSION_EXISTS] = "SELECT 1 FROM binary_versions WHERE version = ?1",
+    [STK_SQL_BINARY_INSERT] = "INSERT INTO binaries (name) VALUES (?1) ON CONFLICT DO NOTHING",
+    [STK_SQL_BINARY_LAST] = "SELECT b.id, max(v.uploaded_us) FROM binaries b"
+                            " LEFT JOIN binary_versions v ON v.binary = b.id WHERE b.name = ?1 GROUP BY b.id",
+    [STK_SQL_VERSION_INSERT] =
+        "INSERT INTO binary_versions (binary, type, digest, bytes, uploaded_us) VALUES (?1, ?2, ?3, ?4, ?5)",
+    [STK_SQL_BINARY_DIGESTS] = "SELECT DISTINCT v.digest FROM binaries b JOIN binary_versions v ON v.binary = b.id"
+                               " WHERE b.name = ?1",
+    [STK_SQL_VERSIONS_DELETE] =
+        "DELETE FROM binary_versions WHERE binary = (SELECT id FROM binaries WHERE name = ?1)",
+    [STK_SQL_BINARY_DELETE] = "DELETE FROM binaries WHERE name = ?1",
+
+    /* A job that has not ended keeps its bytes even when every name of them is gone. */
+    [STK_SQL_DIGEST_USED] =
+        "SELECT EXISTS (SELECT 1 FROM binary_versions WHERE digest = ?1)"
+        " OR EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_live,"
+        "   json_each(CASE WHEN json_valid(jobs.binaries) THEN jobs.binaries END) AS each"
+        "   WHERE jobs.state < 4 AND json_extract(each.value, '$.digest') = ?1)",
+
+    [STK_SQL_BINARY_EVENT_INSERT] =
+        "INSERT INTO events (at_us, kind, data)"
+        " VALUES (?1, ?2, json_patch('{}', json_object('name', ?3, 'version', ?4, 'digest', ?5)))", /* without NULLs */
+
+    [STK_SQL_JOB_GET] = "SELECT " JOB_COLUMNS ", result FROM jobs WHERE id = ?1",
+    [STK_SQL_JOB_CONFIG] =
+        "SELECT c.config FROM jobs j LEFT JOIN job_configs c ON c.job = j.seq WHERE j.id = ?1",
+    /* ?1: bit mask of states, ?2: limit. seq stands where a get has the result. */
+    [STK_SQL_JOB_LIST] = "SELECT " JOB_COLUMNS ", seq FROM jobs WHERE (?1 >> state) & 1 ORDER BY seq DESC LIMIT ?2",
+    /* The same for masks without FINISHED: few jobs among many, found by the two partial indexes, merged. */
+    [STK_SQL_JOB_LIST_FEW] =
+        "SELECT " JOB_COLUMNS ", seq FROM jobs INDEXED BY jobs_live WHERE state < 4 AND (?1 >> state) & 1"
+        " UNION ALL "
+        "SELECT " JOB_COLUMNS ", seq FROM jobs INDEXED BY jobs_failed WHERE state > 4 AND (?1 >> state) & 1"
+        " ORDER BY seq DESC LIMIT ?2",
+    [STK_SQL_JOB_LIVE] =
+        "SELECT " JOB_COLUMNS ", result, coalesce((SELECT config FROM job_configs WHERE job = seq), '{}')"
+        " FROM jobs INDEXED BY jobs_live WHERE state < 4 ORDER BY seq",
+
+    [STK_SQL_CONTEXT_GET] =
+        "SELECT " CONTEXT_COLUMNS ", spec FROM contexts WHERE name = ?1 ORDER BY seq DESC LIMIT 1",
+    [STK_SQL_CONTEXT_LIST] =
+        "SELECT " CONTEXT_COLUMNS ", NULL FROM contexts INDEXED BY contexts_live WHERE state < 3 ORDER BY seq DESC",
+    [STK_SQL_CONTEXT_LIVE] =
+        "SELECT " CONTEXT_COLUMNS ", spec FROM contexts INDEXED BY contexts_live WHERE state < 3 ORDER BY seq",
+
+    [STK_SQL_BINARY_GET] = "SELECT " BINARY_COLUMNS " FROM binaries b JOIN binary_versions v ON v.binary = b.id"
+                           " WHERE b.name = ?1 ORDER BY v.uploaded_us DESC LIMIT 1",
+    [STK_SQL_BINARY_LIST] =
+        "SELECT " BINARY_COLUMNS " FROM binaries b JOIN binary_versions v ON v.version ="
+        " (SELECT version FROM binary_versions WHERE binary = b.id ORDER BY uploaded_us DESC LIMIT 1)"
+        " ORDER BY b.name",
+
+    [STK_SQL_PROCESS_LIST] =
+        "SELECT context_id, role, process, pid, start_time, boot_id FROM processes ORDER BY context_id, process",
+};

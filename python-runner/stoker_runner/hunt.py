@@ -1,0 +1,57 @@
+"""Finds what a process of the context has started and what escaped its process group.
+
+Two marks name the owner of a descendant:
+- a process that was exec'ed carries STOKER_CONTEXT and STOKER_PROCESS in the environment it got (proc(5): environ);
+- a pure fork has its parent's block there, which says nothing of the parent, but it has inherited a mapping whose name
+  does (proc(5): maps). An exec drops the mapping, a daemonizing fork cannot.
+The context is part of both: process names like `k` are unique in one context only.
+"""
+import os
+import time
+
+from . import proc
+
+KILL_SECONDS = 5.0      # what SIGKILL has not ended by then sits in the kernel (a dead NFS mount)
+
+
+class Hunter:
+    def __init__(self, context):
+        self.context = context
+
+    def mark(self, process):
+        """Marks this process for life: its forks are found by it."""
+        fd = os.memfd_create(self._name(process), os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, 1)
+            proc.map_for_life(fd)
+        finally:
+            os.close(fd)
+
+    def _name(self, process):
+        return "stoker:%s:%s" % (self.context, process)
+
+    def find(self, process, spare):
+        """Live pids that belong to `process`, without those in `spare` (a set of pids)."""
+        name, wanted, context = self._name(process), process.encode(), self.context.encode()
+        found = []
+        for entry in proc.processes():
+            if entry.pid in spare:
+                continue
+            env = proc.environ(entry.pid)
+            if env.get(b"STOKER_CONTEXT") != context:
+                continue
+            owner = env.get(b"STOKER_PROCESS")
+            if owner == wanted or (owner is None and proc.maps_name(entry.pid, name)):
+                found.append(entry.pid)
+        return found
+
+    def kill(self, process, spare):
+        """SIGKILL until nothing of `process` is alive; a list of what could not be killed in KILL_SECONDS."""
+        end = time.monotonic() + KILL_SECONDS
+        while True:
+            found = self.find(process, spare)
+            if not found or time.monotonic() > end:
+                return found
+            for pid in found:
+                proc.kill(pid)
+            time.sleep(0.001)

@@ -1,0 +1,239 @@
+"""The keeper of a context (PROTOCOL.md section 5): holds the JVM and the SparkContext, and runs no user code.
+
+Threads: the main thread starts Spark and then watches it; the I/O thread owns the Link; each request gets a thread of its
+own, so that a slow cancel delays nobody, and a new py4j connection, whose JVM thread has no properties left over.
+"""
+import fcntl
+import os
+import platform
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+from . import connection, failure, launch
+from .failure import JobError
+from .gateways import Gateways
+from .spec import read_spec
+
+ORPHAN_SECONDS = 600.0
+WATCH_SECONDS = 1.0         # how soon a stopped SparkContext is noticed; a dead JVM is noticed at once
+STOP_SECONDS = 20.0         # for the JVM to leave once Spark is stopped
+TELL_SECONDS = 3.0          # for a server to come and hear why the context has ended
+LOG_TAIL = 4096
+
+
+class Keeper:
+    def __init__(self, state_dir, context, process):
+        self.state_dir, self.context, self.process = state_dir, context, process
+        self.folder = os.path.join(state_dir, "contexts", context)
+        self.spec = read_spec(state_dir, context)
+        self.orphan_seconds = float(os.environ.get("STOKER_ORPHAN_SECONDS", ORPHAN_SECONDS))
+        self.state = "new"
+        self.started = None         # body of `started`
+        self.error = None           # why it failed or ended
+        self.jvm = None
+        self.gateways = None        # Gateways, once Spark is up
+        self.wake = threading.Event()       # the main thread has something to look at
+        self.stopping = False
+        self.told = threading.Event()       # a server knows of the end
+        self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.link = connection.Link(state_dir, self.hello, self.deliver, welcomed=self.welcomed, refused=self.refused)
+
+    # -- main thread
+
+    def run(self):
+        """Returns the exit status."""
+        signal.signal(signal.SIGTERM, lambda *_: self.ask_stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        threading.Thread(target=self.io, name="stoker-io", daemon=True).start()
+        try:
+            self.start()
+        except Exception as e:
+            if not self.stopping:
+                traceback.print_exc()
+                self.fail("failed", "CONTEXT_FAILED", e)
+                self.end_jvm()
+                return 1
+        else:
+            self.watch()
+        if self.error:
+            return 1
+        self.stop_spark()
+        return 0
+
+    def start(self):
+        self.phase("launching jvm")
+        conf = launch.spark_conf(self.spec, self.folder)
+        self.jvm = launch.Jvm(conf, self.folder)
+        gateway = self.jvm.wait_ready(lambda: self.stopping)
+        os.environ["PYSPARK_GATEWAY_PORT"] = str(gateway["port"])
+        os.environ["PYSPARK_GATEWAY_SECRET"] = gateway["secret"]
+        threading.Thread(target=self.watch_jvm, name="stoker-jvm", daemon=True).start()
+        self.phase("starting spark context")
+        sc = SparkContext(gateway=launch_gateway(), conf=SparkConf(loadDefaults=False).setAll(list(conf.items())))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)    # over the handler of _do_init
+        self.sc = sc
+        # The JVM's default session is there before any worker comes. For a hive context this also opens its catalog.
+        spark = SparkSession(sc)
+        self.gateways = Gateways(sc, spark)
+        self.started = {"application_id": sc.applicationId, "ui_url": sc.uiWebUrl, "spark_version": sc.version,
+                        "python_version": platform.python_version(), "master": sc.master, "jvm_pid": self.jvm.pid}
+        self.state = "running"
+        self.link.send(dict(self.started, type="started"))
+
+    def watch(self):
+        """Until Spark has ended or shall end."""
+        while not self.stopping and not self.error:
+            self.wake.wait(WATCH_SECONDS)
+            self.wake.clear()
+            if self.stopping or self.error:
+                break
+            try:
+                stopped = self.sc._jsc.sc().isStopped()
+            except Exception:
+                continue            # the JVM is ending: watch_jvm tells how
+            if stopped:
+                self.fail("ended", "CONTEXT_STOPPED", "the SparkContext was stopped from within")
+
+    def watch_jvm(self):
+        """In a thread of its own: waits for the JVM's end."""
+        status = self.jvm.process.wait()
+        if not self.stopping and self.state == "running":
+            self.fail("ended", "CONTEXT_LOST", "the driver JVM ended %s" % launch.describe(status))
+
+    def fail(self, state, code, cause):
+        """Tells the server and waits for it, within reason. cause: an exception or a text."""
+        if not isinstance(cause, Exception):
+            cause = JobError(code, cause, None)
+        error = dict(failure.describe(cause, "start"), retry="may-help", log_tail=self.log_tail())
+        self.error, self.state = error, state
+        print("stoker: %s" % error["message"], file=sys.stderr, flush=True)
+        if not self.link.send({"type": state, "error": error}):
+            self.told.wait(TELL_SECONDS)    # `hello` and what welcomed() sends tell it
+        self.wake.set()
+
+    def log_tail(self):
+        sys.stderr.flush()
+        try:
+            with open(os.path.join(self.folder, "context.log"), "rb") as f:
+                f.seek(max(0, f.seek(0, os.SEEK_END) - LOG_TAIL))
+                return f.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def ask_stop(self):
+        self.stopping = True
+        self.wake.set()
+
+    def stop_spark(self):
+        try:
+            if self.gateways:
+                self.sc.stop()
+        except Exception:
+            traceback.print_exc()
+        self.end_jvm()
+
+    def end_jvm(self):
+        if self.jvm:
+            self.jvm.end(STOP_SECONDS if self.gateways else 1.0)
+
+    def phase(self, text):
+        self.state = "starting"
+        self.link.send({"type": "phase", "phase": text})
+
+    # -- I/O thread
+
+    def io(self):
+        with open(os.path.join(self.folder, "busy"), "ab") as busy:
+            while not self.link.closed:
+                poller = select.poll()
+                poller.register(self.wake_read, select.POLLIN)
+                if self.link.fileno() >= 0:
+                    poller.register(self.link.fileno(), select.POLLIN)
+                timeout = self.link.timeout()
+                ready = dict(poller.poll(None if timeout is None else 1000 * timeout + 1))
+                if self.wake_read in ready:
+                    os.read(self.wake_read, 4096)
+                self.link.step(self.link.fileno() in ready)
+                if self.orphaned(busy):
+                    self.link.close()
+                    self.ask_stop()
+
+    def orphaned(self, busy):
+        """The lock is kept once we have it: no worker may take up a job after we have given up."""
+        if self.link.welcome or time.monotonic() - self.link.last_welcome < self.orphan_seconds:
+            return False
+        try:
+            fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        print("stoker: no server for %g s and no job in flight: the context ends" % self.orphan_seconds,
+              file=sys.stderr, flush=True)
+        return True
+
+    def hello(self):
+        hello = {"role": "keeper", "context": self.context, "process": self.process, "state": self.state,
+                 "workers": self.gateways.workers() if self.gateways else []}
+        if self.state == "running":
+            hello["started"] = self.started
+        if self.error:
+            hello["error"] = self.error
+        return hello
+
+    def welcomed(self):
+        """What may have changed between `hello` and `welcome` is said again."""
+        if self.error:
+            self.link.send({"type": self.state, "error": self.error})
+            self.told.set()
+        elif self.state == "running":
+            self.link.send(dict(self.started, type="started"))
+
+    def refused(self, reason):
+        print("stoker: the server refused the keeper: %s" % reason, file=sys.stderr, flush=True)
+        self.ask_stop()
+
+    def deliver(self, message):
+        kind = message["type"]
+        if kind == "stop":
+            self.ask_stop()
+        elif kind in ("admit", "gone", "cancel"):
+            threading.Thread(target=self.serve, args=(getattr(self, kind), message), name="stoker-" + kind,
+                             daemon=True).start()
+        else:
+            raise connection.BadFrame(kind)
+
+    # -- request threads
+
+    def serve(self, handler, message):
+        try:
+            if self.gateways and not self.stopping:
+                handler(message)
+        except Exception:
+            if not self.stopping and not self.error:
+                traceback.print_exc()
+
+    def admit(self, message):
+        worker = message["worker"]
+        self.link.send(dict(self.gateways.admit(worker), type="admitted", worker=worker))
+
+    def gone(self, message):
+        self.gateways.gone(message["worker"])
+
+    def cancel(self, message):
+        began = time.monotonic()
+        jobs = self.gateways.cancel(message["job"], message["attempt"])
+        self.link.send({"type": "cancelled", "worker": message.get("worker"), "job": message["job"],
+                        "attempt": message["attempt"], "jobs": jobs,
+                        "elapsed_ms": round(1000 * (time.monotonic() - began), 1)})
+
+
+def main(state_dir, context, process, gateway=None):
+    return Keeper(state_dir, context, process).run()

@@ -1,0 +1,159 @@
+"""What the runner asks the Linux kernel about processes and descriptors.
+
+Nothing here knows of Spark, frames or jobs. All functions may be called from any thread. Process facts come from proc(5);
+a process that ends meanwhile reads as absent (None or an empty value), never as an exception.
+"""
+import ctypes
+import fcntl
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PROT_READ, _MAP_SHARED = 1, 1
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+
+# Descriptors that must survive a job live up here, out of the way of code that closes "everything up to 256".
+PRIVATE_FD = 700
+
+
+def _prctl(option, value):
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def die_with_parent(parent, signum=signal.SIGKILL):
+    """The kernel sends signum to this process when the thread of `parent` that forked it ends. Exits when it is gone already."""
+    _prctl(_PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def become_subreaper():
+    """Orphaned descendants become children of this process instead of init's."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def close_from(lowest):
+    """Closes every descriptor from `lowest` up, as far as /proc lists them."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= lowest:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass    # the one that listdir() had open
+
+
+def keep_fd(fd):
+    """A duplicate of fd at PRIVATE_FD or above, close-on-exec. The caller owns both."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, PRIVATE_FD)
+
+
+def identity(fd):
+    """(device, inode) of what fd refers to now, or None when it is closed."""
+    try:
+        st = os.fstat(fd)
+    except OSError:
+        return None
+    return st.st_dev, st.st_ino
+
+
+def boot_id():
+    with open("/proc/sys/kernel/random/boot_id") as f:
+        return f.read().strip()
+
+
+def thread_count():
+    """Threads of this process as the kernel counts them, those of C libraries included."""
+    with open("/proc/self/status") as f:
+        for line in f:
+            if line.startswith("Threads:"):
+                return int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no Threads line")
+
+
+def _read(path):
+    try:
+        with open(path, "rb") as f:
+            return f.read()
+    except OSError:
+        return b""
+
+
+class Stat:
+    """The fields of /proc/PID/stat that the runner needs."""
+
+    __slots__ = ("pid", "state", "ppid", "pgid", "sid", "start_time")
+
+    def __init__(self, pid, text):
+        # The second field is the program's name in parentheses and may itself hold spaces and parentheses.
+        fields = text.rsplit(b")", 1)[1].split()
+        self.pid = pid
+        self.state = fields[0].decode()
+        self.ppid, self.pgid, self.sid = int(fields[1]), int(fields[2]), int(fields[3])
+        self.start_time = int(fields[19])   # field 22: clock ticks since boot
+
+
+def stat(pid):
+    """The Stat of a process, zombies included, or None."""
+    text = _read("/proc/%d/stat" % pid)
+    return Stat(pid, text) if text else None
+
+
+def start_time(pid):
+    found = stat(pid)
+    return found.start_time if found else None
+
+
+def processes():
+    """The Stat of every live process (zombies left out) of this user."""
+    uid = os.getuid()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            if os.stat("/proc/" + name).st_uid != uid:
+                continue
+        except OSError:
+            continue
+        found = stat(int(name))
+        if found and found.state not in "ZX":
+            yield found
+
+
+def environ(pid):
+    """The environment a process got at its last exec, as {bytes: bytes}; forks share that of their parent."""
+    block = _read("/proc/%d/environ" % pid)
+    return dict(entry.partition(b"=")[::2] for entry in block.split(b"\0") if entry)
+
+
+def map_for_life(fd):
+    """Maps the first page of fd, for reading, until this process and its forks end or exec. fd may be closed after.
+
+    Not with the mmap module: its objects hold a low descriptor that a job may close.
+    """
+    if _libc.mmap(None, 1, _PROT_READ, _MAP_SHARED, fd, 0) == ctypes.c_void_p(-1).value:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def maps_name(pid, name):
+    """True when the process has a mapping of that name: what a fork inherits and an exec loses."""
+    return name.encode() in _read("/proc/%d/maps" % pid)
+
+
+def kill(pid, signum=signal.SIGKILL):
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def kill_group(pgid, signum=signal.SIGKILL):
+    try:
+        os.killpg(pgid, signum)
+    except (ProcessLookupError, PermissionError):
+        pass

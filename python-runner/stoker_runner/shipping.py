@@ -1,0 +1,69 @@
+"""What executors need of a binary set (rule A10): its modules on their path, and processes that share none with others.
+
+In local mode executors see this machine's folders. On a cluster each binary travels as a file named by its digest, so
+that no two contents ever meet under one name (K4); zip import takes eggs, zips and, as a zip, wheels.
+"""
+import hashlib
+import os
+import shutil
+import zipfile
+
+RUNNER_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RUNNER_PACKAGES = ("stoker_runner", "sparkjobserver")     # a job class can be pickled, and refers to its base class
+
+
+class Shipping:
+    """binaries: the list of the `run` frame. folder: where copies for the cluster are made; kept by the caller."""
+
+    def __init__(self, binary_set, binaries, python_paths, folder):
+        self._set, self._folder = binary_set, folder
+        self._binaries = [b for b in binaries if b.get("type") != "jar"]
+        self._paths = [b.get("unpacked") or b["path"] for b in self._binaries] + list(python_paths) + [RUNNER_DIR]
+
+    def environment(self, master):
+        """What executor-side Python gets in its environment. Spark keeps one pool of processes for each such dict."""
+        return {"STOKER_BINARIES": self._set, "PYTHONPATH": os.pathsep.join(self._paths)}
+
+    def send(self, sc):
+        """Adds the files to the context when its executors are elsewhere. Their names, as executors know them."""
+        if sc.master.startswith("local"):
+            return []
+        os.makedirs(self._folder, exist_ok=True)
+        files = [self._copy(b) for b in self._binaries] + [self._runner_zip()]
+        for path in files:
+            sc.addPyFile(path)
+        return [os.path.basename(path) for path in files]
+
+    def _copy(self, binary):
+        path = os.path.join(self._folder, "stoker-%s.zip" % binary["digest"][:16])
+        if os.path.exists(path):
+            return path
+        source = binary["path"]
+        if zipfile.is_zipfile(source):
+            return _publish(path, lambda temp: shutil.copyfile(source, temp))
+        return _publish(path, lambda temp: _zip(temp, [(source, "%s.py" % binary["name"])]))
+
+    def _runner_zip(self):
+        members = [(os.path.join(root, name), os.path.relpath(os.path.join(root, name), RUNNER_DIR))
+                   for package in RUNNER_PACKAGES for root, _, names in os.walk(os.path.join(RUNNER_DIR, package))
+                   for name in sorted(names) if name.endswith(".py")]
+        digest = hashlib.sha256()
+        for source, name in members:
+            with open(source, "rb") as f:
+                digest.update(name.encode() + b"\0" + f.read())
+        path = os.path.join(self._folder, "stoker-%s.zip" % digest.hexdigest()[:16])
+        return path if os.path.exists(path) else _publish(path, lambda temp: _zip(temp, members))
+
+
+def _zip(path, members):
+    with zipfile.ZipFile(path, "w") as z:
+        for source, name in members:
+            z.write(source, name)
+
+
+def _publish(path, write):
+    """Two workers may make the same file at one moment: each writes its own and renames."""
+    temp = "%s.%d" % (path, os.getpid())
+    write(temp)
+    os.rename(temp, path)
+    return path

@@ -1,0 +1,410 @@
+"""A worker (PROTOCOL.md section 6): attaches to the context's JVM and runs one job after another.
+
+The main thread runs the jobs and sends their results; the I/O thread owns the Link, takes frames, and watches a job that
+is running. What they share is guarded by Worker._lock; the Link has its own.
+"""
+import fcntl
+import os
+import queue
+import select
+import sys
+import threading
+import time
+import traceback
+
+from . import connection, failure, jvm, loading, proc, results
+from .attach import attach
+from .failure import JobError
+from .interrupts import Interrupts
+from .logs import LogPair
+from .restore import Memory, ProcessState
+from .runtime import Runtime
+from .shipping import Shipping
+from .spec import read_spec
+
+TICK_SECONDS = 1.0          # how often a running job is looked after
+LOG_GRACE = 5.0             # for a job that prints too much to end by an interrupt
+RESET_SECONDS = 10.0        # for what is done between jobs; a call into a broken gateway may hang
+TELL_SECONDS = 5.0          # for `failed` to find a server
+MAX_DONE = connection.MAX_FRAME_UP - 4096
+
+
+class Worker:
+    def __init__(self, state_dir, context, process):
+        self.state_dir, self.context, self.process = state_dir, context, process
+        self.folder = os.path.join(state_dir, "contexts", context)
+        self.spec = read_spec(state_dir, context)
+        self.interrupts = Interrupts()
+        self.logs = LogPair(state_dir, process)
+        self.inbox = queue.SimpleQueue()    # `run` frames, from the I/O thread to the main thread
+        self.busy = self.open_busy()
+        self.bound = None                   # the binary set
+        self.jobs_run = 0
+        self.state = self.said_state = "attaching"
+        self.attach_ms = None
+        self._lock = threading.Lock()
+        self._attempts = {}                 # (job, attempt) -> its `run`: received and without a result yet
+        self._results = {}                  # (job, attempt) -> body of its `done`, until it is acknowledged
+        self._owed = set()                  # attempts whose `interrupt` is answered after their `done`
+        self._unsent = []                   # `interrupted` messages that found no server
+        self._retiring = None               # why this worker takes no more jobs
+        self._too_large = None              # (attempt, monotonic time) of a job interrupted for its log
+        self._settling = None               # (key, body, monotonic time) while the worker is reset after a job
+        self.link = connection.Link(state_dir, self.hello, self.deliver, self.welcomed, self.lost, self.refused)
+
+    def open_busy(self):
+        fd = os.open(os.path.join(self.folder, "busy"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            return proc.keep_fd(fd)
+        finally:
+            os.close(fd)
+
+    # -- main thread
+
+    def run(self, gateway):
+        """Returns the exit status, when attaching has failed; else the process ends in leave()."""
+        began = time.monotonic()
+        threading.Thread(target=self.io, name="stoker-io", daemon=True).start()
+        try:
+            self.attachment = attach(self.process, self.interrupts, gateway)
+            self.job_context = self.attachment.context_object(self.spec["kind"])
+            self.attachment.rest()
+        except Exception as e:
+            return self.attach_failed(e)
+        self.logs.start()
+        self.process_state = ProcessState(self.context, self.process)
+        self.memory = Memory()
+        self.attach_ms = round(1000 * (time.monotonic() - began), 1)
+        self.state = "ready"
+        self.link.send({"type": "ready", "attach_ms": self.attach_ms})
+        while True:
+            run = self.inbox.get()
+            fcntl.flock(self.busy, fcntl.LOCK_SH)
+            self.take(run)
+            self.unlock()
+
+    def attach_failed(self, e):
+        traceback.print_exc()
+        message = {"type": "failed", "error": failure.describe(e, "attach")}
+        end = time.monotonic() + TELL_SECONDS
+        while not self.link.send(message) and time.monotonic() < end:
+            time.sleep(0.05)
+        return 1
+
+    def unlock(self):
+        try:
+            fcntl.flock(self.busy, fcntl.LOCK_UN)
+        except OSError:
+            self.busy = self.open_busy()    # the job has closed it
+
+    def take(self, run):
+        key = run["job"], run["attempt"]
+        body = {"type": "done", "job": key[0], "attempt": key[1], "started": time.time()}
+        body.update(self.attempt(run, key))
+        body["ended"] = time.time()
+        with self._lock:
+            self._settling = key, body, time.monotonic()
+        reason = self.settle(key, body)
+        self.finish(key, body, reason)
+
+    def attempt(self, run, key):
+        """The outcome of an attempt, as fields of `done`."""
+        fields = error = None
+        try:
+            try:
+                self.bind(run)
+                self.process_state.set_job(key[0])
+                self.attachment.begin(key[0], key[1], run.get("pool"), run.get("description"))
+                self.interrupts.arm(key)
+                fields = self.user_code(run)
+            except BaseException as e:
+                error = e
+            self.interrupts.disarm()
+        except KeyboardInterrupt as e:      # it rose between the end of the user code and disarm()
+            self.interrupts.disarm()
+            error = error or e
+        return fields if fields is not None else self.failed(error, key)
+
+    def bind(self, run):
+        """A worker sees one binary set in its life: two versions of a module never meet in it."""
+        if self.bound is not None:
+            return
+        self.phase = "load"
+        loading.open_binaries(run)
+        sys.path += [p for p in self.spec["python_paths"] if p not in sys.path]
+        self.attachment.bind(Shipping(run["set"], run["binaries"], self.spec["python_paths"],
+                                      os.path.join(self.folder, "files")))
+        self.process_state.note()
+        self.bound = run["set"]
+
+    def user_code(self, run):
+        self.phase = "load"
+        job = loading.load_job(run["class"])
+        self.phase = "run"
+        outcome = loading.run_class_job(job, self.job_context, lambda: self.runtime(run["job"]), run["config"])
+        if outcome.kind == "invalid":
+            return {"outcome": "invalid", "error": failure.invalid(outcome.problems)}
+        self.phase = "result"
+        name = "%s.%d.json" % (run["job"], run["attempt"])
+        encoded = results.encode(outcome.value, self.spec["max_result_inline"], self.spec["max_result"],
+                                 lambda: self.result_path(name))
+        if encoded.text is not None:
+            return {"outcome": "finished", "result": encoded.text}
+        return {"outcome": "finished", "result_file": name, "result_bytes": encoded.bytes}
+
+    def runtime(self, job):
+        return Runtime(job, None, self.spec["settings"])
+
+    def result_path(self, name):
+        folder = os.path.join(self.state_dir, "results")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        return os.path.join(folder, name)
+
+    def failed(self, error, key):
+        """The outcome of an attempt that an exception has ended."""
+        if self._too_large and self._too_large[0] == key:
+            return {"outcome": "error", "error": self.log_too_large()}
+        chain = list(_chain(error))
+        if self.interrupts.raised == key and any(isinstance(e, KeyboardInterrupt) for e in chain):
+            return {"outcome": "interrupted", "error": failure.describe(error, self.phase)}
+        if isinstance(error, KeyboardInterrupt):
+            described = JobError("USER_EXCEPTION", "the job raised KeyboardInterrupt", 4)
+            described.__cause__ = error
+            return {"outcome": "error", "error": failure.describe(described, self.phase)}
+        fields = failure.describe(error, self.phase)
+        # The keeper's cancel stops the Spark job before the interrupt comes; that the call then failed is the cancel.
+        cancelled = "cancel" in (fields.get("cause") or "") and jvm.attempt_tag(*key) in fields["cause"]
+        return {"outcome": "interrupted" if cancelled else "error", "error": fields}
+
+    def log_too_large(self):
+        return failure.describe(JobError("LOG_TOO_LARGE", "the job printed more than %d bytes to one of its streams"
+                                         % self.spec["max_log"], 4), "run")
+
+    def settle(self, key, body):
+        """Puts everything back as it was before the job. None, or why this worker cannot take another."""
+        restored = self.logs.restore()
+        if "error" in body and self.logs.sizes()[1]:
+            body["error"]["stderr_tail"] = self.logs.tail("stderr")
+        reason = self.attachment.reset()
+        self.process_state.restore()
+        threads = self.process_state.threads_left()
+        left = self.process_state.end_children()
+        if restored:
+            body["stdout_bytes"], body["stderr_bytes"] = self.logs.settle(*key)
+        else:
+            body["stdout_bytes"], body["stderr_bytes"] = self.logs.sizes()
+            self.logs.rename(*key)
+            reason = "its job closed the descriptors of its log"
+        if threads:
+            reason = "its job left threads running: " + ", ".join(threads[:5])
+        if left:
+            reason = "processes of its job cannot be killed: %s" % left
+        self.jobs_run += 1
+        return reason or self.worn_out()
+
+    def worn_out(self):
+        limit = self.spec["max_jobs_per_worker"]
+        if limit and self.jobs_run >= limit:
+            return "it has run %d jobs" % self.jobs_run
+        growth = self.spec["max_worker_growth"]
+        if growth and self.memory.growth() > growth:
+            return "its memory has grown by %d MiB" % (self.memory.growth() >> 20)
+        return None
+
+    def finish(self, key, body, reason):
+        """Hands the result over: from here on it is the server's, or the spool's."""
+        with self._lock:
+            self._settling = None
+            if self._attempts.pop(key, None) is None:
+                return                      # the I/O thread has given up on this attempt and is ending the process
+            self._retiring = self._retiring or reason
+            if self._retiring:
+                body["retire"] = self._retiring
+            self._results[key] = body
+            owed = key in self._owed
+            self._owed.discard(key)
+        if not self.link.intact():
+            self.spool(key, body)
+            self.leave()
+        frame = connection.encode(body)
+        if len(frame) > MAX_DONE:
+            frame = connection.encode(self.shrink(key, body))
+        if not self.link.send_frame(frame):
+            self.spool(key, body)
+        if owed:
+            self.answer(key, True)
+
+    def shrink(self, key, body):
+        """A `done` must fit a frame whatever max_result_inline says: the result goes to a file after all."""
+        name = "%s.%d.json" % key
+        data = body.pop("result").encode()
+        with open(self.result_path(name), "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        body.update(result_file=name, result_bytes=len(data))
+        return body
+
+    def spool(self, key, body):
+        connection.write_spool(self.state_dir, "%s.%d" % key, body)
+
+    def leave(self):
+        """Ends the process with status 0. Any thread."""
+        os._exit(0)
+
+    # -- I/O thread
+
+    def io(self):
+        try:
+            while True:
+                self.io_step()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def io_step(self):
+        timeout = self.link.timeout()
+        if self._attempts:
+            timeout = TICK_SECONDS if timeout is None else min(timeout, TICK_SECONDS)
+        fd = self.link.fileno()
+        poller = select.poll()
+        if fd >= 0:
+            poller.register(fd, select.POLLIN)
+        ready = poller.poll(None if timeout is None else 1000 * timeout + 1)
+        if not self.link.intact():
+            self.cut_off()
+        self.link.step(bool(ready))
+        if self._attempts:
+            self.watch()
+
+    def cut_off(self):
+        """The job has closed the connection. Its result goes to the spool when it is there; until then there is nobody
+        to talk to, and what needs a descriptor may hit one of the job's."""
+        with self._lock:
+            running = bool(self._attempts)
+        if not running:
+            self.leave()
+        threading.Event().wait()
+
+    def hello(self):
+        with self._lock:
+            self.said_state = self.state
+            return {"role": "worker", "context": self.context, "process": self.process, "state": self.state,
+                    "set": self.bound, "attempts": [{"job": j, "attempt": a} for j, a in self._attempts],
+                    "results": [{"job": j, "attempt": a} for j, a in self._results]}
+
+    def welcomed(self):
+        """Says again what the last connection may have lost."""
+        if self.state == "ready" and self.said_state != "ready":
+            self.link.send({"type": "ready", "attach_ms": self.attach_ms})
+        with self._lock:
+            bodies, answers = list(self._results.values()), self._unsent
+            self._unsent = []
+        for body in bodies:
+            self.link.send(body)
+        for answer in answers:
+            self.link.send(answer)
+
+    def lost(self):
+        """Results that were sent and not acknowledged may have died with the server."""
+        with self._lock:
+            waiting = list(self._results.items())
+        for key, body in waiting:
+            self.spool(key, body)
+
+    def refused(self, reason):
+        print("stoker: the server refused this worker: %s" % reason, file=sys.stderr, flush=True)
+        os._exit(0)
+
+    def deliver(self, message):
+        handler = {"run": self.on_run, "ack": self.on_ack, "interrupt": self.on_interrupt,
+                   "retire": self.on_retire}.get(message["type"])
+        if not handler:
+            raise connection.BadFrame(message["type"])
+        handler(message)
+
+    def on_run(self, message):
+        key = message["job"], message["attempt"]
+        with self._lock:
+            if key in self._attempts or key in self._results or self._retiring:
+                return
+            self._attempts[key] = message
+        self.inbox.put(message)
+
+    def on_ack(self, message):
+        key = message["job"], message["attempt"]
+        with self._lock:
+            if self._results.pop(key, None) is None:
+                return
+            leave = self._retiring and not self._attempts and not self._results
+        connection.forget_spool(self.state_dir, "%s.%d" % key)
+        if leave:
+            self.leave()
+
+    def on_interrupt(self, message):
+        key = message["job"], message["attempt"]
+        with self._lock:
+            running = key in self._attempts
+            if running:
+                self._owed.add(key)
+        if running:
+            self.interrupts.request(key)
+        else:
+            self.answer(key, False)
+
+    def answer(self, key, current):
+        message = {"type": "interrupted", "job": key[0], "attempt": key[1], "current": current}
+        if not self.link.send(message):
+            with self._lock:
+                self._unsent.append(message)
+
+    def on_retire(self, message):
+        with self._lock:
+            self._retiring = self._retiring or "the server asked it to"
+            leave = not self._attempts and not self._results
+        if leave:
+            self.leave()
+
+    def watch(self):
+        """Once a second while a job runs: its log, and the work after it."""
+        now = time.monotonic()
+        with self._lock:
+            settling, key = self._settling, next(iter(self._attempts), None)
+        if settling:
+            if now - settling[2] > RESET_SECONDS:
+                self.give_up(settling[0], settling[1], "the worker could not be reset after its job")
+        elif self._too_large is None:
+            if key and max(self.logs.sizes()) > self.spec["max_log"]:
+                self._too_large = key, now
+                self.interrupts.request(key)
+        elif self._too_large[0] != key:
+            self._too_large = None
+        elif now - self._too_large[1] > LOG_GRACE:
+            body = {"type": "done", "job": key[0], "attempt": key[1], "outcome": "error", "ended": now,
+                    "started": now, "error": self.log_too_large()}
+            self.give_up(key, body, "its job printed too much and did not end")
+
+    def give_up(self, key, body, reason):
+        """The main thread does not come back: answers in its place and ends the process."""
+        with self._lock:
+            if self._attempts.pop(key, None) is None:
+                return
+        out, err = self.logs.sizes()
+        self.logs.rename(*key)
+        body = dict(body, stdout_bytes=out, stderr_bytes=err, retire=reason)
+        self.spool(key, body)
+        self.link.send(body)
+        os._exit(0)
+
+
+def _chain(error):
+    """An exception and what it came from."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def main(state_dir, context, process, gateway):
+    return Worker(state_dir, context, process).run(gateway)

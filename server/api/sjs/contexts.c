@@ -1,0 +1,179 @@
+#include "api/sjs/sjs.h"
+
+#include "stoker/log.h"
+
+#include <string.h>
+
+void stk_sjs_contexts_list(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct sjs *sjs = arg;
+    struct stk_context_row *rows;
+    struct stk_err err;
+    json_t *body;
+    size_t n;
+
+    (void)r;
+    if (stk_context_list(sjs->core, &rows, &n, &err) < 0) {
+        stk_error("sjs", "contexts not listed", "error", err.msg);
+        stk_sjs_err(reply, 500, "UNEXPECTED ERROR OCCURRED");
+        return;
+    }
+    body = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(body, stk_sjs_string(stk_text_data(rows[i].name)));
+    stk_context_rows_free(rows, n);
+    stk_reply_json_take(reply, 200, body);
+}
+
+void stk_sjs_contexts_get(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct sjs *sjs = arg;
+    const char *name = stk_request_param(r, "name");
+    struct stk_context_row row;
+    struct stk_err err;
+
+    if (stk_context_get(sjs->core, name, &row, &err) == 0) {
+        stk_reply_json_take(reply, 200, stk_sjs_context(&row));
+        stk_context_row_done(&row);
+    } else if (err.code == STK_NOT_FOUND) {
+        stk_sjs_err(reply, 404, "can't find context with name %s", name);
+    } else {
+        stk_error("sjs", "context not read", "error", err.msg);
+        stk_sjs_err(reply, 500, "UNEXPECTED ERROR OCCURRED");
+    }
+}
+
+/* ---- create */
+
+/* Every query parameter is a setting, but the one that was meant for the server. */
+static json_t *read_settings(const struct sjs *sjs, struct stk_request *r, const json_t *body, struct stk_err *err)
+{
+    size_t count = stk_request_query_count(r), n = 0;
+    stk_auto_free struct stk_sjs_setting *query = calloc(count + 1, sizeof *query);
+
+    if (!query) {
+        stk_fail(err, STK_INTERNAL, "out of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        query[n].path = stk_request_query_at(r, i, &query[n].value);
+        if (strcmp(query[n].path, "_method") != 0)
+            n++;
+    }
+    return stk_sjs_settings(sjs->options->context_settings, query, n, body, err);
+}
+
+static int make_spec(const struct sjs *sjs, struct stk_request *r, struct stk_reply *reply, const char *name,
+                     struct stk_sjs_spec *ret)
+{
+    json_auto_t *body = NULL, *settings = NULL;
+    struct stk_err err;
+
+    if (stk_sjs_body(r, reply, &body) < 0)
+        return -1;
+    settings = read_settings(sjs, r, body, &err);
+    if (settings && stk_sjs_spec_make(ret, name, settings, &err) == 0) {
+        ret->spec.name = name;
+        return 0;
+    }
+    if (err.code == STK_NOT_FOUND)
+        stk_sjs_exc(reply, 500, "CONTEXT INIT ERROR", err.msg, "java.lang.ClassNotFoundException",
+                    "The context factories that are known here are spark.jobserver.python.PythonSessionContextFactory, "
+                    "PythonSparkContextFactory, PythonSQLContextFactory and PythonHiveContextFactory.");
+    else
+        stk_sjs_failed(reply, "read context settings", &err);
+    return -1;
+}
+
+static void create_failed(const struct sjs *sjs, struct stk_reply *reply, const char *name, const char *error_json,
+                          const struct stk_err *err)
+{
+    char text[512];
+
+    switch (err->code) {
+    case STK_CONFLICT: stk_sjs_err(reply, 400, "context %s exists", name); return;
+    case STK_RUNNER:
+        stk_reply_json_take(reply, 500, json_pack("{s:s, s:o}", "status", "CONTEXT INIT ERROR", "result",
+                                                  stk_sjs_start_error(error_json, err->msg)));
+        return;
+    case STK_TIMEOUT:
+        snprintf(text, sizeof text, "Ask timed out after [%lld ms]: the context is still starting, GET /contexts/%.255s shows how it goes",
+                 (long long)sjs->options->context_create_timeout_ms, name);
+        stk_sjs_exc(reply, 500, "ERROR", text, "akka.pattern.AskTimeoutException", "");
+        return;
+    default: stk_sjs_failed(reply, "create a context", err);
+    }
+}
+
+void stk_sjs_contexts_post(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct sjs *sjs = arg;
+    const char *name = stk_request_param(r, "name");
+    stk_auto_text error = NULL;
+    struct stk_sjs_spec spec;
+    struct stk_context_row row;
+    struct stk_err err;
+    int rc;
+
+    if (stk_sjs_check_name(reply, "the context's name", name) < 0)
+        return;
+    if (!stk_sjs_begins_with_letter(name)) {
+        stk_sjs_err(reply, 400, "context name must start with letters");
+        return;
+    }
+    if (make_spec(sjs, r, reply, name, &spec) < 0)
+        return;
+    if (!stk_request_wait_begin(r)) {
+        stk_sjs_spec_done(&spec);
+        stk_sjs_too_many_waiting(reply);
+        return;
+    }
+    rc = stk_context_create(sjs->core, &spec.spec, sjs->options->context_create_timeout_ms, &row, &error, &err);
+    stk_request_wait_end(r);
+    stk_sjs_spec_done(&spec);
+    if (rc < 0) {
+        create_failed(sjs, reply, name, stk_text_data(error), &err);
+        return;
+    }
+    stk_context_row_done(&row);
+    stk_sjs_ok(reply, 200, "Context initialized");
+}
+
+/* ---- delete */
+
+static void delete_failed(struct stk_request *r, struct stk_reply *reply, const char *name, const struct stk_err *err)
+{
+    switch (err->code) {
+    case STK_NOT_FOUND: stk_sjs_err(reply, 404, "context %s not found", name); return;
+    case STK_CONFLICT: /* it is stopping already */
+    case STK_TIMEOUT:
+        stk_reply_status(reply, 202);
+        stk_reply_header(reply, "Location", stk_request_url(r));
+        return;
+    default:
+        stk_error("sjs", "context not deleted", "context", name, "error", err->msg);
+        stk_sjs_exc(reply, 500, "CONTEXT DELETE ERROR", err->msg, "java.lang.RuntimeException", "");
+    }
+}
+
+void stk_sjs_contexts_delete(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct sjs *sjs = arg;
+    const char *name = stk_request_param(r, "name");
+    bool force = false;
+    struct stk_err err;
+    int rc;
+
+    if (stk_sjs_query_bool(r, reply, "force", &force) < 0)
+        return;
+    if (!stk_request_wait_begin(r)) {
+        stk_sjs_too_many_waiting(reply);
+        return;
+    }
+    rc = stk_context_delete(sjs->core, name, force, sjs->options->context_delete_timeout_ms, &err);
+    stk_request_wait_end(r);
+    if (rc == 0)
+        stk_sjs_ok(reply, 200, "Context stopped");
+    else
+        delete_failed(r, reply, name, &err);
+}

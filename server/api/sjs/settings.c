@@ -1,0 +1,337 @@
+/* Context settings as Spark Job Server writes them (its reference, 4.2), turned into what our core starts contexts from. */
+#include "api/sjs/sjs.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+enum { LEVELS_MAX = 32, SLOTS_MAX = 1000 };
+
+/* ---- three layers into one */
+
+static int no_memory(struct stk_err *err)
+{
+    return stk_fail(err, STK_INTERNAL, "out of memory");
+}
+
+static int set_path(json_t *root, const struct stk_sjs_setting *s, struct stk_err *err)
+{
+    json_t *at = root;
+    const char *part = s->path;
+
+    for (int level = 0;; level++) {
+        size_t len = strcspn(part, ".");
+        bool last = part[len] == '\0';
+        json_t *next = json_object_getn(at, part, len);
+
+        if (len == 0 || level == LEVELS_MAX)
+            return stk_fail(err, STK_INVALID, "'%.100s' is not the path of a setting", s->path);
+        if (next && last == json_is_object(next))
+            return stk_fail(err, STK_INVALID, "the query's setting '%.100s' clashes with another one", s->path);
+        if (last)
+            return json_object_setn_new(at, part, len, json_string(s->value)) < 0 ? no_memory(err) : 0;
+        if (!next) {
+            next = json_object();
+            if (json_object_setn_new(at, part, len, next) < 0)
+                return no_memory(err);
+        }
+        at = next;
+        part += len + 1;
+    }
+}
+
+json_t *stk_sjs_settings(const json_t *defaults, const struct stk_sjs_setting *query, size_t n, const json_t *body,
+                         struct stk_err *err)
+{
+    json_auto_t *merged = json_is_object(defaults) ? json_deep_copy(defaults) : json_object();
+    json_auto_t *asked = json_object();
+    json_auto_t *posted = json_deep_copy(json_object_get(json_object_get(body, "spark"), "context-settings"));
+
+    for (size_t i = 0; i < n; i++) {
+        if (set_path(asked, &query[i], err) < 0)
+            return NULL;
+    }
+    if (!merged || !asked || json_object_update_recursive(merged, asked) < 0 ||
+        (json_is_object(posted) && json_object_update_recursive(merged, posted) < 0)) {
+        no_memory(err);
+        return NULL;
+    }
+    return json_incref(merged);
+}
+
+/* ---- values as text */
+
+static char *value_text(const json_t *value);
+
+static char *list_text(const json_t *list)
+{
+    stk_auto_buf out = { 0 };
+    json_t *item;
+    size_t i;
+
+    json_array_foreach(list, i, item) {
+        stk_auto_free char *text = value_text(item);
+
+        if (!text)
+            return NULL;
+        stk_buf_printf(&out, "%s%s", i ? "," : "", text);
+    }
+    return stk_buf_steal(&out);
+}
+
+static char *value_text(const json_t *value)
+{
+    if (json_is_string(value))
+        return strdup(json_string_value(value));
+    if (json_is_array(value))
+        return list_text(value);
+    return stk_json_text(value, NULL);
+}
+
+/* The leaves of a tree under their dotted paths, as texts; null unsets. prefix is the path so far and grows on the way. */
+static int flatten(const json_t *tree, struct stk_buf *prefix, json_t *into, struct stk_err *err)
+{
+    size_t len = prefix->len;
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)(uintptr_t)tree, key, value) {
+        prefix->len = len;
+        if (stk_buf_printf(prefix, "%s%s", len ? "." : "", key) < 0)
+            return no_memory(err);
+        if (json_is_object(value)) {
+            if (flatten(value, prefix, into, err) < 0)
+                return -1;
+        } else if (json_is_null(value)) {
+            json_object_del(into, prefix->data);
+        } else {
+            stk_auto_free char *text = value_text(value);
+
+            if (!text || json_object_set_new(into, prefix->data, json_string(text)) < 0)
+                return no_memory(err);
+        }
+    }
+    return 0;
+}
+
+static int flatten_block(const json_t *settings, const char *key, const char *path, json_t *into, struct stk_err *err)
+{
+    const json_t *block = json_object_get(settings, key);
+    stk_auto_buf prefix = { 0 };
+
+    if (!block || json_is_null(block))
+        return 0;
+    if (!json_is_object(block))
+        return stk_fail(err, STK_INVALID, "the context setting '%s' must be an object", key);
+    if (stk_buf_add_str(&prefix, path) < 0)
+        return no_memory(err);
+    return flatten(block, &prefix, into, err);
+}
+
+/* "spark.executor.memory" = ... in quotes is one key with dots in it, and belongs to spark { } all the same. */
+static int flatten_dotted(const json_t *settings, json_t *into, struct stk_err *err)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)(uintptr_t)settings, key, value) {
+        stk_auto_free char *text = NULL;
+
+        if (strncmp(key, "spark.", 6) != 0 || json_is_object(value) || json_is_null(value))
+            continue;
+        text = value_text(value);
+        if (!text || json_object_set_new(into, key, json_string(text)) < 0)
+            return no_memory(err);
+    }
+    return 0;
+}
+
+/* ---- the pieces of a spec */
+
+static int copy_setting(const json_t *settings, const char *from, json_t *into, const char *to, struct stk_err *err)
+{
+    const json_t *value = json_object_get(settings, from);
+    stk_auto_free char *text = NULL;
+
+    if (!value || json_is_null(value))
+        return 0;
+    if (json_is_object(value) || json_is_array(value))
+        return stk_fail(err, STK_INVALID, "the context setting '%s' must be a number or text", from);
+    text = value_text(value);
+    return !text || json_object_set_new(into, to, json_string(text)) < 0 ? no_memory(err) : 0;
+}
+
+/* Later steps beat earlier ones. */
+static int make_spark_conf(struct stk_sjs_spec *s, const char *name, const json_t *settings, struct stk_err *err)
+{
+    json_t *conf = s->spark_conf;
+    json_auto_t *master = NULL;
+
+    if (json_object_set_new(conf, "spark.app.name", json_string(name)) < 0)
+        return no_memory(err);
+    if (copy_setting(settings, "num-cpu-cores", conf, "spark.cores.max", err) < 0 ||
+        copy_setting(settings, "memory-per-node", conf, "spark.executor.memory", err) < 0 ||
+        flatten_block(settings, "launcher", "", conf, err) < 0)
+        return -1;
+    master = json_incref(json_object_get(conf, "spark.master")); /* the launcher's beats every other */
+    if (flatten_block(settings, "spark", "spark", conf, err) < 0 || flatten_dotted(settings, conf, err) < 0 ||
+        flatten_block(settings, "passthrough", "", conf, err) < 0)
+        return -1;
+    return master && json_object_set(conf, "spark.master", master) < 0 ? no_memory(err) : 0;
+}
+
+static const char *find_kind(const char *factory)
+{
+    static const char package[] = "spark.jobserver.python.";
+    static const struct {
+        const char *class, *kind;
+    } known[] = {
+        { "PythonSessionContextFactory", "session" },
+        { "PythonSparkContextFactory", "spark" },
+        { "PythonSQLContextFactory", "sql" },
+        { "PythonHiveContextFactory", "hive" },
+    };
+
+    if (strncmp(factory, package, sizeof package - 1) == 0)
+        factory += sizeof package - 1;
+    for (size_t i = 0; i < STK_LEN(known); i++) {
+        if (strcmp(factory, known[i].class) == 0 || strcmp(factory, known[i].kind) == 0)
+            return known[i].kind;
+    }
+    return NULL;
+}
+
+static int make_kind(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+{
+    const json_t *factory = json_object_get(settings, "context-factory");
+
+    s->spec.kind = "session";
+    if (!factory || json_is_null(factory))
+        return 0;
+    if (!json_is_string(factory))
+        return stk_fail(err, STK_INVALID, "the context setting 'context-factory' must be text");
+    s->spec.kind = find_kind(json_string_value(factory));
+    if (!s->spec.kind)
+        return stk_fail(err, STK_NOT_FOUND, "%s", json_string_value(factory));
+    return 0;
+}
+
+/* Hive is there for those who ask for it: it costs seconds at the start and a metastore folder in the working directory. */
+static int make_hive(struct stk_sjs_spec *s, struct stk_err *err)
+{
+    static const char asked_key[] = "spark.session.hive.enabled", key[] = "spark.sql.catalogImplementation";
+    const char *asked = json_string_value(json_object_get(s->spark_conf, asked_key));
+    bool on = asked && (strcasecmp(asked, "true") == 0 || strcasecmp(asked, "yes") == 0 || strcasecmp(asked, "on") == 0);
+    int rc = 0;
+
+    if ((on || strcmp(s->spec.kind, "hive") == 0) && !json_object_get(s->spark_conf, key))
+        rc = json_object_set_new(s->spark_conf, key, json_string("hive"));
+    json_object_del(s->spark_conf, asked_key);
+    return rc < 0 ? no_memory(err) : 0;
+}
+
+static int make_slots(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+{
+    static const char *const keys[] = { "max-jobs-per-context", "max-jobs" };
+    int64_t n = 0;
+
+    for (size_t i = 0; i < STK_LEN(keys); i++) {
+        const json_t *value = json_object_get(settings, keys[i]);
+        stk_auto_free char *text = value ? value_text(value) : NULL;
+
+        if (!value || json_is_null(value))
+            continue;
+        if (!text || stk_parse_i64(text, 1, SLOTS_MAX, &n, NULL) < 0)
+            return stk_fail(err, STK_INVALID, "the context setting '%s' must be a whole number from 1 to %d", keys[i], SLOTS_MAX);
+    }
+    s->spec.max_jobs = (int)n;
+    return 0;
+}
+
+static int make_python_paths(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+{
+    json_t *paths = json_object_get(json_object_get(settings, "python"), "paths"), *path;
+    size_t i;
+
+    if (!paths || json_is_null(paths))
+        return 0;
+    if (json_is_string(paths))
+        return json_array_append(s->python_paths, paths) < 0 ? no_memory(err) : 0;
+    if (!json_is_array(paths))
+        return stk_fail(err, STK_INVALID, "the context setting 'python.paths' must be a list of texts");
+    json_array_foreach(paths, i, path) {
+        if (!json_is_string(path))
+            return stk_fail(err, STK_INVALID, "the context setting 'python.paths' must be a list of texts");
+        if (json_array_append(s->python_paths, path) < 0)
+            return no_memory(err);
+    }
+    return 0;
+}
+
+/* What jobs see as runtime.contextConfig: the settings, and the two that Spark Job Server forces. */
+static int make_settings(struct stk_sjs_spec *s, const char *name, struct stk_err *err)
+{
+    json_t *context = json_object_get(s->settings, "context");
+
+    if (!json_is_object(context)) {
+        context = json_object();
+        if (json_object_set_new(s->settings, "context", context) < 0)
+            return no_memory(err);
+    }
+    if (json_object_set_new(context, "name", json_string(name)) < 0 ||
+        json_object_set_new(s->settings, "is-adhoc", json_string("false")) < 0)
+        return no_memory(err);
+    return 0;
+}
+
+/* Settings that Spark Job Server acts on and we cannot yet: better said than passed over. */
+static int check_unsupported(const json_t *settings, struct stk_err *err)
+{
+    static const char *const keys[] = { "cp", "dependent-jar-uris" };
+
+    for (size_t i = 0; i < STK_LEN(keys); i++) {
+        const json_t *value = json_object_get(settings, keys[i]);
+        bool empty = !value || json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0) ||
+                     (json_is_string(value) && json_string_length(value) == 0);
+
+        if (!empty)
+            return stk_fail(err, STK_INVALID, "the context setting '%s' is not supported: name binaries when starting jobs", keys[i]);
+    }
+    return 0;
+}
+
+int stk_sjs_spec_make(struct stk_sjs_spec *ret, const char *name, const json_t *settings, struct stk_err *err)
+{
+    struct stk_sjs_spec s = {
+        .spark_conf = json_object(), .hadoop_conf = json_object(), .python_paths = json_array(),
+        .settings = json_deep_copy(settings),
+    };
+
+    if (!s.spark_conf || !s.hadoop_conf || !s.python_paths || !s.settings) {
+        no_memory(err);
+        goto failed;
+    }
+    if (check_unsupported(settings, err) < 0 || make_kind(&s, settings, err) < 0 ||
+        make_spark_conf(&s, name, settings, err) < 0 || make_hive(&s, err) < 0 || make_slots(&s, settings, err) < 0 ||
+        make_python_paths(&s, settings, err) < 0 || flatten_block(settings, "hadoop", "", s.hadoop_conf, err) < 0 ||
+        make_settings(&s, name, err) < 0)
+        goto failed;
+    s.spec.spark_conf = s.spark_conf;
+    s.spec.hadoop_conf = s.hadoop_conf;
+    s.spec.python_paths = s.python_paths;
+    s.spec.settings = s.settings;
+    *ret = s;
+    return 0;
+failed:
+    stk_sjs_spec_done(&s);
+    return -1;
+}
+
+void stk_sjs_spec_done(struct stk_sjs_spec *s)
+{
+    json_decref(s->spark_conf);
+    json_decref(s->hadoop_conf);
+    json_decref(s->python_paths);
+    json_decref(s->settings);
+    *s = (struct stk_sjs_spec){ 0 };
+}

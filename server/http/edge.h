@@ -1,0 +1,81 @@
+/* What the files of this folder share: the insides of a request and a reply. Nobody else includes this. */
+#ifndef STOKER_HTTP_EDGE_H
+#define STOKER_HTTP_EDGE_H
+
+#include "http/http.h"
+#include "http/router.h"
+
+#include <civetweb.h>
+#include <stdatomic.h>
+
+enum {
+    STK_HEAD_MAX = 32768,       /* bytes of request line and headers together */
+    STK_REPLY_HEADERS = 8,      /* extra headers one reply may have */
+    STK_PIECE = 65536,          /* bytes moved at once */
+    STK_MIN_BYTES_PER_MS = 1,   /* a body may be slow, not slower than this once request_timeout has passed */
+};
+
+/* ---- framing.c: where a request's body ends, and what else its headers say about the connection */
+
+struct stk_framing {
+    uint64_t length;  /* bytes of the body when not chunked */
+    bool chunked;
+    bool expect;      /* the client waits for "100 Continue" */
+    bool keep_alive;  /* the client would go on with this connection */
+    bool cross_site;  /* a browser says that another site's page sent this */
+    const char *host; /* borrowed; NULL: not sent */
+};
+
+/* 0, or the status to answer with, *err saying why: such a connection cannot be used any further. */
+int stk_framing_read(const struct mg_request_info *info, struct stk_framing *ret, struct stk_err *err);
+
+/* ---- request.c */
+
+struct stk_request {
+    struct mg_connection *conn;
+    const struct mg_request_info *info;
+    const char *method; /* routed by: after _method and HEAD -> GET */
+    bool head;
+    char *path_store;
+    struct stk_path path;
+    struct stk_query query;
+    struct stk_match match;
+    struct stk_framing framing;
+    atomic_int *waiting; /* the server's */
+    int max_waiting;
+    char *url; /* made when first asked for */
+
+    uint64_t max_body, body_read;
+    int64_t timeout_ms, body_began_ms; /* 0: nothing was read yet */
+    bool body_ended, continued;
+    struct stk_err body_err; /* code STK_OK, or why the body can't be read any further */
+};
+
+bool stk_request_body_pending(const struct stk_request *r); /* bytes of the body may still come */
+/* Reads and drops up to max bytes within max_ms; true: the body's end was reached. */
+bool stk_request_discard(struct stk_request *r, uint64_t max, int64_t max_ms);
+void stk_request_done(struct stk_request *r);
+
+/* ---- reply.c */
+
+struct stk_reply {
+    int status;
+    char content_type[96]; /* "": none */
+    struct {
+        char *name, *value;
+    } headers[STK_REPLY_HEADERS];
+    size_t n_headers;
+    char *body; /* owned; with a file: what comes before it */
+    size_t body_len;
+    int fd; /* -1: none; owned. Its first file_len bytes follow the body, then "}" */
+    uint64_t file_len;
+    bool failed; /* out of memory somewhere: a plain 500 is sent */
+};
+
+void stk_reply_init(struct stk_reply *reply);
+void stk_reply_done(struct stk_reply *reply);
+uint64_t stk_reply_length(const struct stk_reply *reply); /* bytes of the whole body */
+/* Appends status line and headers. date: as in the Date header. */
+void stk_reply_head(const struct stk_reply *reply, struct stk_buf *out, const char *date, const char *connection);
+
+#endif

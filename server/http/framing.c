@@ -1,0 +1,138 @@
+#include "http/edge.h"
+
+#include <string.h>
+#include <strings.h>
+
+struct seen {
+    const char *length, *encoding, *expect, *connection, *host, *upgrade, *site;
+    bool twice; /* a header that says where the body ends, or the host, was sent twice */
+};
+
+static bool note(const struct mg_header *h, const char *name, const char **slot)
+{
+    if (strcasecmp(h->name, name) != 0)
+        return false;
+    *slot = h->value;
+    return true;
+}
+
+static void note_once(const struct mg_header *h, const char *name, const char **slot, bool *twice)
+{
+    const char *before = *slot;
+
+    if (note(h, name, slot) && before)
+        *twice = true;
+}
+
+static void look_at(const struct mg_header *h, struct seen *s)
+{
+    switch (h->name[0] | 0x20) { /* the first letter rules most headers out */
+    case 'c':
+        note_once(h, "Content-Length", &s->length, &s->twice);
+        note(h, "Connection", &s->connection);
+        break;
+    case 't': note_once(h, "Transfer-Encoding", &s->encoding, &s->twice); break;
+    case 'h': note_once(h, "Host", &s->host, &s->twice); break;
+    case 'e': note(h, "Expect", &s->expect); break;
+    case 'u': note(h, "Upgrade", &s->upgrade); break;
+    case 's': note(h, "Sec-Fetch-Site", &s->site); break;
+    default: break;
+    }
+}
+
+/*
+ * CivetWeb stops reading headers, without a word, at a line that begins with a space or a colon, and after 64. A header that it
+ * dropped could have said where the body ends. It puts NULs over what it has read ("value\0\0\r\0" at the end), so what
+ * follows the last header it took tells whether that was the last one sent.
+ */
+static bool is_whole(const struct mg_request_info *info)
+{
+    const struct mg_header *last = info->num_headers > 0 ? &info->http_headers[info->num_headers - 1] : NULL;
+    const char *p = last ? last->value + strlen(last->value) : info->http_version + strlen(info->http_version);
+
+    if (info->num_headers >= MG_MAX_HEADERS || p + 3 - info->request_method >= STK_HEAD_MAX)
+        return false;
+    if (last)
+        return p[1] == '\0' && p[2] == '\r' && p[3] == '\0';
+    return p[1] == '\0' && p[2] == '\0' && p[3] == '\0';
+}
+
+/* True when the comma-separated list has the token. */
+static bool has_token(const char *list, const char *token)
+{
+    size_t len = strlen(token);
+
+    for (const char *p = list; *p;) {
+        size_t n;
+
+        p += strspn(p, " \t,");
+        n = strcspn(p, " \t,");
+        if (n == len && strncasecmp(p, token, len) == 0)
+            return true;
+        p += n;
+    }
+    return false;
+}
+
+static bool wants_keep_alive(const struct mg_request_info *info, const struct seen *s)
+{
+    if (s->upgrade) /* no protocol to change to; CivetWeb ends such connections */
+        return false;
+    if (s->connection)
+        return has_token(s->connection, "keep-alive") && !has_token(s->connection, "close");
+    return strcmp(info->http_version, "1.1") == 0;
+}
+
+static int body_framing(const struct seen *s, bool http_1_1, struct stk_framing *f, struct stk_err *err)
+{
+    if (s->twice) {
+        stk_fail(err, STK_INVALID, "A header of which one is allowed was sent twice");
+        return 400;
+    }
+    if (s->encoding && s->length) {
+        stk_fail(err, STK_INVALID, "Content-Length and Transfer-Encoding exclude each other");
+        return 400;
+    }
+    if (s->encoding) {
+        if (strcasecmp(s->encoding, "chunked") != 0 || !http_1_1) {
+            stk_fail(err, STK_INVALID, "This Transfer-Encoding is not supported, only chunked in HTTP/1.1");
+            return 501;
+        }
+        f->chunked = true;
+    }
+    if (s->length && stk_parse_u64(s->length, 0, INT64_MAX, &f->length, NULL) < 0) {
+        stk_fail(err, STK_INVALID, "Content-Length is not a number");
+        return 400;
+    }
+    return 0;
+}
+
+int stk_framing_read(const struct mg_request_info *info, struct stk_framing *ret, struct stk_err *err)
+{
+    bool http_1_1 = strcmp(info->http_version, "1.1") == 0;
+    struct seen s = { 0 };
+    int status;
+
+    *ret = (struct stk_framing){ 0 };
+    if (!is_whole(info)) {
+        stk_fail(err, STK_INVALID, "The headers are malformed, or more than %d", MG_MAX_HEADERS - 1);
+        return 400;
+    }
+    for (int i = 0; i < info->num_headers; i++)
+        look_at(&info->http_headers[i], &s);
+    if ((status = body_framing(&s, http_1_1, ret, err)))
+        return status;
+    if (http_1_1 && !s.host) {
+        stk_fail(err, STK_INVALID, "The Host header is missing");
+        return 400;
+    }
+    if (s.expect && strcasecmp(s.expect, "100-continue") != 0) {
+        stk_fail(err, STK_INVALID, "This expectation cannot be met, only 100-continue");
+        return 417;
+    }
+    ret->expect = s.expect && http_1_1;
+    ret->keep_alive = wants_keep_alive(info, &s);
+    ret->cross_site = s.site && strcasecmp(s.site, "cross-site") == 0;
+    ret->host = s.host;
+    return 0;
+}

@@ -1,0 +1,100 @@
+"""One FakeServer and one Spark context serve as many tests as possible: a JVM takes 5 s to start."""
+import os
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import WAIT, FakeContext, FakeServer  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def server():
+    server = FakeServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def context(server):
+    """A started context; its user settings collide with Stoker's own on purpose (K3, K6)."""
+    context = FakeContext(server, spark_conf={
+        "spark.driver.extraJavaOptions": "-Dstoker.test=yes", "spark.ui.liveUpdate.period": "7s",
+        "spark.task.maxFailures": "1"})
+    try:
+        context.start()
+        yield context
+    finally:
+        status = context.end()
+    assert status == 0, context.log()
+
+
+@pytest.fixture
+def workers(server, context):
+    """A function that gives a ready worker, ended after the test."""
+    server.acks = server.welcomes = True
+    made = []
+
+    def make(**kw):
+        made.append(context.worker(**kw))
+        return made[-1]
+    yield make
+    for worker in made:
+        if not server.seen("z", "exited", process=worker.name):
+            worker.kill()
+
+
+@pytest.fixture
+def own_context(server):
+    """A function that makes a context of the test's own, not yet started."""
+    made = []
+
+    def make(**kw):
+        made.append(FakeContext(server, **kw))
+        return made[-1]
+    yield make
+    for context in made:
+        context.end()
+
+
+@pytest.fixture
+def flag(tmp_path):
+    """Files by which a job on its way tells the test how far it is, and the test tells the job."""
+    return Flag(tmp_path)
+
+
+class Flag:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def path(self, name):
+        return str(self.folder / name)
+
+    def raise_(self, name):
+        open(self.path(name), "w").close()
+
+    def wait(self, name, timeout=WAIT):
+        wait_until(lambda: os.path.exists(self.path(name)), timeout, "flag %s" % name)
+
+
+def wait_until(condition, timeout=WAIT, what="condition"):
+    """The first true value of condition(); for what sends no event."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, "%s did not come in %g s" % (what, timeout)
+        time.sleep(0.01)
+
+
+# For jobs: raise_flag(path), wait_flag(path).
+FLAGS = """
+import os, threading, time
+def raise_flag(path):
+    open(path, "w").close()
+def wait_flag(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+"""

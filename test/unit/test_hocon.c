@@ -1,0 +1,389 @@
+/* server/hocon against the corpus (see hocon/corpus.txt), exact messages, limits and hostile texts. */
+#include "stoker/buf.h"
+#include "stoker/hocon.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#ifndef TEST_DATA_DIR
+#define TEST_DATA_DIR "test/unit"
+#endif
+
+/* ---- the corpus */
+
+struct block {
+    char *name, *text, *expected;
+};
+
+/* Cuts the next block out of *rest, in place. */
+static bool next_block(char **rest, struct block *ret)
+{
+    char *split, *end;
+
+    if (strncmp(*rest, "=== ", 4) != 0)
+        return false;
+    ret->name = *rest + 4;
+    ret->text = strchr(*rest, '\n');
+    assert_non_null(ret->text);
+    *ret->text++ = '\0';
+    split = strncmp(ret->text, "---\n", 4) == 0 ? ret->text - 1 : strstr(ret->text, "\n---\n");
+    assert_non_null(split);
+    ret->expected = split + 5;
+    *split = '\0';
+    if ((end = strstr(ret->expected, "\n=== ")) != NULL)
+        *end++ = '\0';
+    else
+        end = ret->expected + strlen(ret->expected);
+    *rest = end;
+    return true;
+}
+
+/* 0 when the text gives the JSON, or the error position, that is expected. */
+static int check_block(const struct block *b)
+{
+    struct stk_err err = { 0 };
+    json_auto_t *got = stk_hocon_parse(b->text, strlen(b->text), NULL, &err);
+    char position[64];
+
+    if (strncmp(b->expected, "error ", 6) == 0) {
+        snprintf(position, sizeof position, "%.*s: ", (int)strcspn(b->expected + 6, "\n"), b->expected + 6);
+        if (!got && err.code == STK_INVALID && strncmp(err.msg, position, strlen(position)) == 0)
+            return 0;
+    } else {
+        json_auto_t *expected = json_loads(b->expected, 0, NULL);
+
+        assert_non_null(expected);
+        if (got && json_equal(got, expected))
+            return 0;
+    }
+    stk_auto_free char *shown = got ? json_dumps(got, JSON_COMPACT) : NULL;
+    print_error("%s:\n%s\n  expected %s\n  got      %s\n", b->name, b->text, b->expected, shown ? shown : err.msg);
+    return -1;
+}
+
+static void corpus_agrees_with_typesafe(void **state)
+{
+    stk_auto_buf file = { 0 };
+    char chunk[4096], *rest;
+    struct block b;
+    int blocks = 0, failures = 0;
+    size_t n;
+    FILE *f = fopen(TEST_DATA_DIR "/hocon/corpus.txt", "r");
+
+    (void)state;
+    assert_non_null(f);
+    while ((n = fread(chunk, 1, sizeof chunk, f)) > 0)
+        assert_int_equal(0, stk_buf_add(&file, chunk, n));
+    fclose(f);
+    rest = strstr(file.data, "\n=== "); /* behind the introduction */
+    assert_non_null(rest);
+    for (rest++; next_block(&rest, &b); blocks++)
+        failures += check_block(&b) < 0;
+    assert_int_equal(0, failures);
+    assert_true(blocks >= 300);
+}
+
+/* ---- cases that a file of lines cannot hold, and exact renderings */
+
+struct good {
+    const char *text, *json;
+};
+
+static void check_good(const struct good *c, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct stk_err err = { 0 };
+        json_auto_t *got = stk_hocon_parse(c[i].text, strlen(c[i].text), NULL, &err);
+        stk_auto_free char *shown = got ? json_dumps(got, JSON_COMPACT) : NULL;
+
+        if (!got)
+            print_error("%s: %s\n", c[i].text, err.msg);
+        assert_non_null(shown);
+        assert_string_equal(c[i].json, shown);
+    }
+}
+
+static void renders_as_written(void **state)
+{
+    static const struct good cases[] = {
+        { "", "{}" },
+        { "z=1,a=2,m{q=1,b=2},a=3,m.b=4", "{\"z\":1,\"a\":3,\"m\":{\"q\":1,\"b\":4}}" }, /* order of first mention */
+        { "\"a.b\"=1, a.b=2", "{\"a.b\":1,\"a\":{\"b\":2}}" },
+        { "timeout = 10 s, mem = 512m", "{\"timeout\":\"10 s\",\"mem\":\"512m\"}" },
+        { "a=1.50 x, b=1.50, c=1.0", "{\"a\":\"1.50 x\",\"b\":1.5,\"c\":1}" },
+        { "a=9223372036854775807, b=9223372036854775808", "{\"a\":9223372036854775807,\"b\":\"9223372036854775808\"}" },
+        { "a=1\r\nb=[1,\r\n2]\r\n\r\nc=x\r\n", "{\"a\":1,\"b\":[1,2],\"c\":\"x\"}" },
+        { "a=x\ry", "{\"a\":\"x\\ry\"}" },
+        { "a = x\001y", "{\"a\":\"x\\u0001y\"}" },
+        { "\xEF\xBB\xBF{a=1}\xEF\xBB\xBF", "{\"a\":1}" },
+        { "a=\"\"\"x\r\ny\"\"\"", "{\"a\":\"x\\r\\ny\"}" },
+        { "a=\"\\ud83d\\ude00\"", "{\"a\":\"\xF0\x9F\x98\x80\"}" },
+    };
+
+    (void)state;
+    check_good(cases, STK_LEN(cases));
+}
+
+/* A circle of optional references depends on who is asked first; Typesafe asks in the order of a Java HashMap. */
+static void circles_follow_java(void **state)
+{
+    static const struct good cases[] = {
+        { "a=${?b}x, b=${?a}y", "{\"a\":\"yx\",\"b\":\"y\"}" },
+        { "b=${?a}y, a=${?b}x", "{\"b\":\"y\",\"a\":\"yx\"}" },
+        { "q=${?b}x, b=${?q}y", "{\"q\":\"yx\",\"b\":\"y\"}" },
+        { "b=${?q}x, q=${?b}y", "{\"b\":\"x\",\"q\":\"xy\"}" },
+        { "b=${?gr\xC3\xB6\xC3\x9F"
+          "e}x, gr\xC3\xB6\xC3\x9F"
+          "e=${?b}y",
+          "{\"b\":\"yx\",\"gr\xC3\xB6\xC3\x9F"
+          "e\":\"y\"}" },
+        { "b=${?\xF0\x9F\x98\x80}x, \xF0\x9F\x98\x80=${?b}y", "{\"b\":\"yx\",\"\xF0\x9F\x98\x80\":\"y\"}" },
+    };
+
+    (void)state;
+    check_good(cases, STK_LEN(cases));
+}
+
+/* ---- messages */
+
+static void errors_name_position_and_token(void **state)
+{
+    static const struct {
+        const char *text, *msg;
+    } cases[] = {
+        { "a = 1\n  b = }", "2:7: expecting a value but got '}'" },
+        { "x=1&y=2", "1:4: '&' is not allowed outside quotes" },
+        { "a", "1:2: expecting ':', '=' or '{' after a key but got end of text" },
+        { "a = [1, 2", "1:10: expecting ',' or ']' but got end of text" },
+        { "a { b = 1\nc", "2:2: expecting ':', '=' or '{' after a key but got end of text" },
+        { "a { b = 1", "1:10: expecting ',' or '}' but got end of text" },
+        { "[1]", "1:1: expecting a key or '{' but got '['" },
+        { "gr\xC3\xB6\xC3\x9F"
+          "e = ]",
+          "1:9: expecting a value but got ']'" }, /* columns count characters */
+        { "\xEF\xBB\xBF"
+          "a = ]",
+          "1:5: expecting a value but got ']'" }, /* and no byte order mark */
+        { "a = \"x\n\"", "1:7: expecting a closing '\"' but got end of line" },
+        { "a = \"x", "1:5: the string opened with '\"' here is never closed" },
+        { "a = \"\"\"x\n\n", "1:5: the string opened with \"\"\" here is never closed" },
+        { "a = \"\\u0000\"", "1:6: \\u0000 is not allowed in a string" },
+        { "a = \"\\ud83d\"", "1:6: expecting a \\u pair of high and low surrogate, got only one of them" },
+        { "a = 1e400", "1:5: expecting a number that a double can hold" },
+        { "a=1\nb = x ${a.c} y", "2:7: expecting a value for '${a.c}' but the text gives none" },
+        { "a = ${b}\nb = ${a}", "2:5: expecting a value for '${a}' but it depends on itself" },
+        { "a = [1]\nb = ${a} x", "2:9: expecting pieces of a value that go together but got an array and a string" },
+        { "a=1\n include \"x\"",
+          "2:2: includes are switched off for posted texts (a key of that name has to be quoted)" },
+        { "a = \xC3(", "1:5: expecting UTF-8 but got byte 0xc3" },
+        { "a = \xED\xA0\x80", "1:5: expecting UTF-8 but got byte 0xed" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(cases); i++) {
+        struct stk_err err = { 0 };
+
+        assert_null(stk_hocon_parse(cases[i].text, strlen(cases[i].text), NULL, &err));
+        assert_string_equal(cases[i].msg, err.msg);
+        assert_int_equal(STK_INVALID, err.code);
+        assert_null(stk_hocon_parse(cases[i].text, strlen(cases[i].text), NULL, NULL));
+    }
+}
+
+static void nul_is_refused(void **state)
+{
+    struct stk_err err = { 0 };
+
+    (void)state;
+    assert_null(stk_hocon_parse("a=1\nb=\0", 7, NULL, &err));
+    assert_string_equal("2:3: expecting text but got a NUL byte", err.msg);
+}
+
+static void long_tokens_are_shortened(void **state)
+{
+    stk_auto_buf text = { 0 };
+    struct stk_err err = { 0 };
+
+    (void)state;
+    stk_buf_add_str(&text, "a=[1] \"");
+    for (int i = 0; i < 1000; i++)
+        stk_buf_add_str(&text, "\xC3\xA4");
+    stk_buf_add_str(&text, "\" }");
+    assert_null(stk_hocon_parse(text.data, text.len, NULL, &err));
+    assert_true(stk_utf8_valid(err.msg, strlen(err.msg)));
+    text.len = 0;
+    stk_buf_add_str(&text, "x=${");
+    for (int i = 0; i < 1000; i++)
+        stk_buf_add_str(&text, "\xC3\xA4");
+    stk_buf_add_str(&text, "}");
+    assert_null(stk_hocon_parse(text.data, text.len, NULL, &err));
+    assert_true(strlen(err.msg) < 150 && stk_utf8_valid(err.msg, strlen(err.msg)));
+    assert_non_null(strstr(err.msg, "...'"));
+}
+
+/* Whatever is cut off a text, there is an answer and no overrun (the address sanitizer watches the exact copy). */
+static void survives_every_cut(void **state)
+{
+    static const char text[] =
+        "{a:[1.5e3,\"\\ud83d\\ude00\"\"\"\"r\"\"\"] ${?b.\"c\"}{x+=1} // c\n,b\xC3\xA4:true null,c=${a}}";
+
+    (void)state;
+    for (size_t from = 0; from < sizeof text; from++) {
+        for (size_t len = 0; from + len < sizeof text; len++) {
+            stk_auto_free char *copy = malloc(len + !len);
+
+            assert_non_null(copy);
+            memcpy(copy, text + from, len);
+            json_decref(stk_hocon_parse(copy, len, NULL, NULL));
+        }
+    }
+}
+
+/* ---- limits */
+
+static void repeat(struct stk_buf *b, const char *what, int n)
+{
+    for (int i = 0; i < n; i++)
+        stk_buf_add_str(b, what);
+}
+
+static void check_code(const struct stk_buf *text, const struct stk_hocon_limits *limits, enum stk_code code)
+{
+    struct stk_err err = { 0 };
+    json_auto_t *got = stk_hocon_parse(text->data, text->len, limits, &err);
+
+    if (err.code != code)
+        print_error("%.60s: %s\n", text->data, err.msg);
+    assert_int_equal(code, err.code);
+    assert_int_equal(code == STK_OK, got != NULL);
+}
+
+static void limits_are_kept(void **state)
+{
+    static const struct stk_hocon_limits tight = { .max_bytes = 40, .max_depth = 3, .max_nodes = 6 };
+    static const struct {
+        const char *text;
+        enum stk_code code;
+    } cases[] = {
+        { "a=[[1]]", STK_OK },
+        { "a=[[[]]]", STK_LIMIT },
+        { "a.b.c=1", STK_OK },
+        { "a.b.c.d=1", STK_LIMIT },
+        { "a.b.c={}", STK_LIMIT },
+        { "a=[1,2,3,4]", STK_OK }, /* with the root and the list 6 values */
+        { "a=[1,2,3,4,5]", STK_LIMIT },
+        { "a=[1,2,3,4,5],a=1", STK_OK }, /* what is overridden does not count */
+        { "a=[1],b=${a},c=1", STK_OK },
+        { "a=[1],b=${a},c=${a}", STK_LIMIT },
+        { "a=[[1]],b=[${a}]", STK_LIMIT },
+        { "a=1                                     ", STK_OK },
+        { "a=1                                      ", STK_LIMIT },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(cases); i++) {
+        const struct stk_buf text = { .data = (char *)(uintptr_t)cases[i].text, .len = strlen(cases[i].text) };
+
+        check_code(&text, &tight, cases[i].code);
+    }
+}
+
+static void nesting_bombs_are_refused(void **state)
+{
+    static const struct {
+        const char *prefix, *piece;
+        enum stk_code code;
+    } bombs[] = {
+        { "", "[", STK_INVALID },      { "a=", "[", STK_LIMIT },      { "", "{", STK_INVALID },
+        { "", "a{", STK_LIMIT },       { "", "a.", STK_LIMIT },       { "x=${?", "a.", STK_LIMIT },
+        { "a=", "${", STK_INVALID },   { "a=", "{a=", STK_LIMIT },    { "a=", "[{a=", STK_LIMIT },
+        { "a=", "${?b}[", STK_LIMIT }, { "a=", "\"\\", STK_INVALID },
+    };
+    const struct stk_hocon_limits deep = { .max_bytes = 1000000, .max_depth = 1000000, .max_nodes = 1000000 };
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(bombs); i++) {
+        stk_auto_buf text = { 0 };
+
+        stk_buf_add_str(&text, bombs[i].prefix);
+        repeat(&text, bombs[i].piece, 100000);
+        check_code(&text, NULL, bombs[i].code);
+        check_code(&text, &deep, bombs[i].code); /* a generous caller does not buy the whole C stack */
+    }
+}
+
+static void substitution_bombs_are_refused(void **state)
+{
+    static const struct {
+        const char *first, *link;
+    } bombs[] = {
+        { "a0=[1]\n", "a%d=[${a%d},${a%d}]\n" },
+        { "a0=[1]\n", "a%d=${a%d} ${a%d}\n" },
+        { "a0=lol\n", "a%d=${a%d}${a%d}\n" },
+        { "a0{x=1}\n", "a%d{x=${a%d},y=${a%d}}\n" },
+        { "a0=${?zz}\n", "a%d=${?a%d}${?a%d}\n" },
+        { "a0=1\n", "a%d=[${a%d}],b%d=0\n" },
+        { "", "a%d=${a%d}${?b%d}\n" },
+    };
+
+    (void)state;
+    for (size_t b = 0; b < STK_LEN(bombs); b++) {
+        stk_auto_buf text = { 0 };
+        bool forward = !bombs[b].first[0];
+
+        stk_buf_add_str(&text, bombs[b].first);
+        for (int i = 1; i < 5000; i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            stk_buf_printf(&text, bombs[b].link, i, forward ? i + 1 : i - 1, forward ? i : i - 1);
+#pragma GCC diagnostic pop
+        }
+        if (forward)
+            stk_buf_add_str(&text, "a5000=1");
+        check_code(&text, NULL, STK_LIMIT);
+    }
+}
+
+static void wide_texts_take_linear_time(void **state)
+{
+    stk_auto_buf text = { 0 };
+
+    (void)state;
+    for (int i = 0; i < 50000; i++)
+        stk_buf_printf(&text, "x.k%d = ${?y.v%d} word\n", i, i);
+    check_code(&text, NULL, STK_OK);
+    text.len = 0;
+    stk_buf_add_str(&text, "a=");
+    repeat(&text, "word ", 200000);
+    check_code(&text, NULL, STK_OK);
+    text.len = 0;
+    stk_buf_add_str(&text, "a=");
+    repeat(&text, "[1]", 50000);
+    check_code(&text, NULL, STK_OK);
+    text.len = 0;
+    repeat(&text, "a += 1\n", 800);
+    check_code(&text, NULL, STK_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(corpus_agrees_with_typesafe),
+        cmocka_unit_test(renders_as_written),
+        cmocka_unit_test(circles_follow_java),
+        cmocka_unit_test(errors_name_position_and_token),
+        cmocka_unit_test(nul_is_refused),
+        cmocka_unit_test(long_tokens_are_shortened),
+        cmocka_unit_test(survives_every_cut),
+        cmocka_unit_test(limits_are_kept),
+        cmocka_unit_test(nesting_bombs_are_refused),
+        cmocka_unit_test(substitution_bombs_are_refused),
+        cmocka_unit_test(wide_texts_take_linear_time),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
