@@ -119,6 +119,7 @@ locks := $(addprefix python-runner/,requirements-build.txt requirements.txt requ
 
 .PHONY: venv
 venv: $(venv)/.locks ## build/venv: Python with pinned pyspark, pandas, ... (needs 'make deps')
+	@:
 
 # An environment made from older lock files is made anew; one whose installation was interrupted is completed.
 $(venv)/.locks: $(locks)

@@ -14,17 +14,23 @@
 
 #include <string.h>
 
-static void on_grace_over(void *arg)
+void cancel_kill(struct job *job)
 {
-    struct job *job = arg;
     struct context *ctx = job->context;
 
     if (job->worker_over || !job->worker)
         return;
-    stk_info("cancel", "interrupt had no effect, killing the worker", "job", job->row.id, "process", job->worker->p.id.process);
-    job->killed = true;
+    job->killed = true; /* said again when the zygote dials, should it be away now */
     if (ctx->zygote.conn)
         stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "kill", "process", job->worker->p.id.process));
+}
+
+static void on_grace_over(void *arg)
+{
+    struct job *job = arg;
+
+    stk_info("cancel", "interrupt had no effect, killing the worker", "job", job->row.id, "process", job->row.worker.process);
+    cancel_kill(job);
 }
 
 static void send_keeper(struct job *job)

@@ -354,12 +354,16 @@ static void settle_what_ran(struct context *ctx)
 static void forget_queue(struct context *ctx)
 {
     struct job *job, *next;
+    struct stk_err stays;
+
+    stk_fail(&stays, STK_TIMEOUT, "the server was stopped; the job stays queued and runs when it is started again");
 
     for (job = TAILQ_FIRST(&ctx->queue); job; job = next) {
         next = TAILQ_NEXT(job, link);
         if (job->commits > 0)
             continue; /* comes here again when it is recorded */
         queue_remove(job);
+        ticket_answer_all(&job->ended, &stays);
         job_free(job);
     }
 }
@@ -367,6 +371,13 @@ static void forget_queue(struct context *ctx)
 static bool is_alive(const struct process *p)
 {
     return p->known && !p->dead;
+}
+
+static void on_dir_removed(void *arg)
+{
+    struct context *ctx = arg;
+
+    context_move(ctx, ctx->end_state);
 }
 
 void context_check_gone(struct context *ctx)
@@ -402,7 +413,10 @@ void context_check_gone(struct context *ctx)
     context_close_process(&ctx->keeper);
     context_close_process(&ctx->jvm);
     stk_timer_clear(ctx->timer);
-    context_move(ctx, ctx->end_state);
+    if (ctx->end_state == STK_CONTEXT_CREATING)
+        context_move(ctx, ctx->end_state);
+    else
+        context_dir_remove(ctx->core, ctx->row.id, on_dir_removed, ctx); /* first, so that "stopped" means that nothing is left */
 }
 
 static void restart(struct context *ctx)
@@ -471,8 +485,6 @@ static void finish(struct context *ctx)
         stk_fail(&err, STK_RUNNER, "the context could not be started");
     answer_creators(ctx, &err);
     ticket_answer_all(&ctx->stoppers, NULL);
-    if (stk_context_is_final(ctx->row.state))
-        context_dir_remove(ctx->core, ctx->row.id);
     context_free(ctx);
 }
 
@@ -616,7 +628,7 @@ static void on_cancelled(struct context *ctx, json_t *msg)
         cancel_keeper_over(job);
 }
 
-void context_message(struct process *p, const char *type, json_t *msg)
+bool context_message(struct process *p, const char *type, json_t *msg)
 {
     static const struct {
         enum role role;
@@ -630,15 +642,15 @@ void context_message(struct process *p, const char *type, json_t *msg)
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
         stk_info("context", "phase", "context", p->context->row.id, "phase", json_string_value(json_object_get(msg, "phase")));
-        return;
+        return true;
     }
     for (size_t i = 0; i < STK_LEN(handlers); i++) {
         if (handlers[i].role == p->role && strcmp(handlers[i].type, type) == 0) {
             handlers[i].fn(p->context, msg);
-            return;
+            return true;
         }
     }
-    stk_warn("context", "unknown message", "type", type, "process", p->id.process);
+    return false;
 }
 
 /* ---- hello of zygote and keeper */
@@ -681,6 +693,10 @@ static void zygote_hello(struct context *ctx, json_t *hello)
         next = LIST_NEXT(w, link);
         if (w->state != W_ADMITTING && !lists_process(children, w->p.id.process))
             worker_exited(w, NULL);
+    }
+    for (struct job *job = ctx->core->jobs; job; job = job->hh.next) {
+        if (job->context == ctx && job->killed)
+            cancel_kill(job); /* it was not connected when it was to be told */
     }
     if (!ctx->ending && !ctx->keeper.known && !lists_process(exits, "k"))
         fork_keeper(ctx);
@@ -769,7 +785,7 @@ static void on_created(void *arg, const struct stk_err *err)
     ctx->commits--;
     if (err) {
         answer_creators(ctx, err);
-        context_dir_remove(ctx->core, ctx->row.id);
+        context_dir_remove(ctx->core, ctx->row.id, NULL, NULL);
         context_free(ctx);
         return;
     }

@@ -24,12 +24,14 @@ static void on_hello(void *arg, struct stk_conn *conn, json_t *hello)
 static void on_message(void *arg, struct stk_conn *conn, const char *type, json_t *msg)
 {
     struct process *p = stk_conn_user(conn);
+    bool known = p->role == ROLE_WORKER ? worker_message((struct worker *)p, type, msg) : context_message(p, type, msg);
 
     (void)arg;
-    if (p->role == ROLE_WORKER)
-        worker_message((struct worker *)p, type, msg);
-    else
-        context_message(p, type, msg);
+    if (known)
+        return;
+    stk_warn("core", "connection dropped: unknown message", "type", type, "process", p->id.process);
+    p->conn = NULL;
+    stk_conn_close(conn); /* it dials again, and its hello tells where it stands */
 }
 
 static void on_closed(void *arg, struct stk_conn *conn)

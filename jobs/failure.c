@@ -41,6 +41,15 @@ struct stk_text *failure_text(const char *code, const char *tail_key, const char
     return to_text(object);
 }
 
+static struct stk_text *with_exit_code(struct stk_text *failure_take, int exit_code)
+{
+    stk_auto_text failure = failure_take;
+    json_t *object = failure ? json_loads(stk_text_data(failure), 0, NULL) : NULL;
+
+    json_object_set_new(object, "exit_code", json_integer(exit_code));
+    return to_text(object);
+}
+
 struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
 {
     json_t *status = json_object_get(exit, "status"), *sig = json_object_get(exit, "signal");
@@ -49,18 +58,19 @@ struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
 
     if (!reason)
         reason = "";
-    if (json_is_integer(sig) && json_integer_value(sig) > 0)
-        return failure_text("SIGNALLED", "stderr_tail", stderr_tail, "the job's process was ended by signal %d (%s)%s%s",
-                            (int)json_integer_value(sig), strsignal((int)json_integer_value(sig)), colon, reason);
-    if (json_is_integer(status)) {
-        struct stk_text *plain = failure_text("EXITED", "stderr_tail", stderr_tail,
-                                              "the job ended its own process with exit status %d%s%s",
-                                              (int)json_integer_value(status), colon, reason);
-        json_auto_t *object = plain ? json_loads(stk_text_data(plain), 0, NULL) : NULL;
+    if (json_is_integer(sig) && json_integer_value(sig) > 0) {
+        int n = (int)json_integer_value(sig);
 
-        stk_text_unref(plain);
-        json_object_set(object, "exit_code", status);
-        return to_text(json_incref(object));
+        return with_exit_code(failure_text("SIGNALLED", "stderr_tail", stderr_tail, "the job's process was ended by signal %d (%s)%s%s",
+                                           n, strsignal(n), colon, reason),
+                              128 + n); /* as a shell says it */
+    }
+    if (json_is_integer(status)) {
+        int n = (int)json_integer_value(status);
+
+        return with_exit_code(failure_text("EXITED", "stderr_tail", stderr_tail,
+                                           "the job ended its own process with exit status %d%s%s", n, colon, reason),
+                              n);
     }
     return failure_text("LOST", "stderr_tail", stderr_tail, "the job's process is gone and left no word%s%s", colon, reason);
 }

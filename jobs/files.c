@@ -173,6 +173,8 @@ int context_dir_make(struct stk_core *core, const char *id, const char *spec, st
 struct removal {
     struct stk_core *core;
     char id[STK_UUID_MAX];
+    void (*after)(void *arg);
+    void *arg;
 };
 
 static void remove_dir(void *arg)
@@ -188,18 +190,25 @@ static void remove_dir(void *arg)
         stk_warn("files", "a context's directory could not be removed whole", "folder", from);
 }
 
-static void free_removal(void *arg)
+static void on_removed(void *arg)
 {
-    free(arg);
+    struct removal *r = arg;
+
+    if (r->after)
+        r->after(r->arg);
+    free(r);
 }
 
-void context_dir_remove(struct stk_core *core, const char *id)
+void context_dir_remove(struct stk_core *core, const char *id, void (*after)(void *arg), void *arg)
 {
     struct removal *r = calloc(1, sizeof *r);
 
-    if (!r)
-        return; /* swept at the next start */
-    r->core = core;
+    if (!r) { /* swept at the next start */
+        if (after)
+            after(arg);
+        return;
+    }
+    *r = (struct removal){ .core = core, .after = after, .arg = arg };
     snprintf(r->id, sizeof r->id, "%s", id);
-    stk_loop_background(core->loop, remove_dir, free_removal, r);
+    stk_loop_background(core->loop, remove_dir, on_removed, r);
 }

@@ -124,6 +124,10 @@ void job_release(struct job *job)
 void job_requeue(struct job *job)
 {
     job_release(job);
+    if (job->context->ending && job->context->end_state != STK_CONTEXT_CREATING) {
+        job_settle(job, STK_JOB_ERROR, stk_text_ref(job->context->jobs_error));
+        return;
+    }
     job->sent = false;
     job->row.started_us = 0;
     job_move(job, STK_JOB_QUEUED);
@@ -222,8 +226,8 @@ static void finish(struct job *job)
         stk_conn_send_take(w->p.conn, json_pack("{s:s, s:s, s:i}", "type", "ack", "job", job->row.id, "attempt", job->row.attempt));
     if (job->row.attempt > 0)
         spool_remove(job->core, job->row.id, job->row.attempt);
-    if (job->ack_exit && ctx->zygote.conn)
-        stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "ack_exit", "process", job->row.worker.process));
+    if (job->ack_exit)
+        worker_ack_exit(ctx, job->row.worker.process);
     job_free(job);
 }
 
@@ -307,6 +311,13 @@ static void answer_waiters(struct job *job, struct ticket_list *list, const stru
     }
 }
 
+static void has_arrived(struct job *job)
+{
+    if (job->arriving)
+        job->context->n_arriving--;
+    job->arriving = false;
+}
+
 static void on_submitted(void *arg, const struct stk_err *err)
 {
     struct job *job = arg;
@@ -314,6 +325,7 @@ static void on_submitted(void *arg, const struct stk_err *err)
     struct ticket *t;
 
     job->commits--;
+    has_arrived(job);
     if (err) {
         ticket_answer_all(&job->accepted, err);
         ticket_answer_all(&job->ended, err);
@@ -358,12 +370,22 @@ static struct context *accepting_context(struct submit *s, struct stk_err *err)
         stk_fail(err, STK_CONFLICT, "Context stop in progress");
         return NULL;
     }
-    if (ctx->n_queued >= s->core->o.max_queue) {
-        stk_fail(err, STK_LIMIT, "Too many waiting jobs (%d) for job context '%s'", ctx->n_queued,
-                 stk_text_data(s->row.context_name));
-        return NULL;
-    }
     return ctx;
+}
+
+/* Straight to a free worker, so that the row is written once, as STARTING; else there must be room in the queue. */
+static int take_place(struct job *job, struct stk_err *err)
+{
+    struct context *ctx = job->context;
+    int waiting = ctx->n_queued + ctx->n_arriving;
+
+    if (waiting == 0 && queue_assign(job))
+        return 0;
+    if (waiting >= job->core->o.max_queue)
+        return stk_fail(err, STK_LIMIT, "Too many waiting jobs (%d) for job context '%s'", waiting, stk_text_data(ctx->row.name));
+    job->arriving = true;
+    ctx->n_arriving++;
+    return 0;
 }
 
 static void on_submit(struct stk_task *task)
@@ -389,9 +411,9 @@ static void on_submit(struct stk_task *task)
     job->row.submitted_us = stk_wall_us();
     job->row.state = STK_JOB_QUEUED;
     HASH_ADD_STR(s->core->jobs, row.id, job);
-    if (ctx->n_queued == 0)
-        queue_assign(job); /* straight to a free worker: the row is written once, as STARTING */
-    if (stk_store_job_submitted(s->core->store, &job->row, &s->version, 1, on_submitted, job, &err) < 0) {
+    if (take_place(job, &err) < 0 ||
+        stk_store_job_submitted(s->core->store, &job->row, &s->version, 1, on_submitted, job, &err) < 0) {
+        has_arrived(job);
         job_release(job);
         job_free(job);
         ticket_answer(&s->t, &err);
@@ -458,7 +480,7 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
         rc = s->t.rc;
         if (rc < 0 && err)
             *err = s->t.err;
-        if (rc == 0)
+        if (rc == 0 || s->t.err.code == STK_TIMEOUT)
             copy_row(ret, &s->row);
     } else {
         rc = stk_fail(err, STK_TIMEOUT, "not finished within %lld ms", (long long)timeout_ms);

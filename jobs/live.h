@@ -60,6 +60,7 @@ struct job {
     struct stk_job_row row;
     struct worker *worker; /* NULL: queued, or its process is gone */
     bool queued;           /* is in context->queue */
+    bool arriving;         /* will be, when its first row is committed */
     bool has_slot;
     bool sent;             /* `run` has gone out, or may have */
     bool settled;          /* its final row is on the way to the store */
@@ -89,6 +90,7 @@ struct context {
     int n_workers;
     struct job_queue queue;
     int n_queued;
+    int n_arriving; /* jobs that will be queued when their first row is committed */
     int busy; /* slots taken: jobs that are in a worker's hand */
     int n_jobs; /* jobs that refer to this context */
     int failed_attaches; /* in a row */
@@ -145,9 +147,10 @@ void worker_admit(struct worker *w); /* asks the keeper for a gateway */
 void worker_retire(struct worker *w);
 void worker_free(struct worker *w);
 bool worker_hello(struct context *ctx, struct stk_conn *conn, json_t *hello, const char **ret_refusal);
-void worker_message(struct worker *w, const char *type, json_t *msg);
+bool worker_message(struct worker *w, const char *type, json_t *msg); /* false: no such message */
 /* It has ended: status, signal as the zygote said; NULL exit: nobody knows how. Frees w. */
 void worker_exited(struct worker *w, json_t *exit);
+void worker_ack_exit(struct context *ctx, const char *process); /* its end is written down */
 void worker_send_run(struct job *job);
 void workers_reap_idle(struct stk_core *core);
 
@@ -155,6 +158,7 @@ void workers_reap_idle(struct stk_core *core);
 
 void cancel_begin(struct job *job, enum cancel_reason reason);
 void cancel_resume(struct job *job); /* sends again what is open, after a reconnect */
+void cancel_kill(struct job *job);   /* the last step: its worker is killed */
 void cancel_worker_done(struct job *job, json_t *done);
 void cancel_worker_over(struct job *job);
 void cancel_keeper_over(struct job *job);
@@ -167,7 +171,7 @@ struct context *context_new(struct stk_core *core);
 int context_launch(struct context *ctx, struct stk_err *err); /* starts its zygote */
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now);
 void context_check_gone(struct context *ctx);
-void context_message(struct process *p, const char *type, json_t *msg);
+bool context_message(struct process *p, const char *type, json_t *msg); /* false: no such message */
 bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello, const char **ret_refusal);
 void context_watch(struct process *p); /* watches a process whose id is known */
 void context_close_process(struct process *p);
@@ -195,6 +199,7 @@ json_t *spool_read_exit(struct stk_core *core, const char *context, const char *
 void spool_remove_exit(struct stk_core *core, const char *context, const char *process);
 void logs_keep(struct stk_core *core, const char *process, const char *job, int attempt); /* a dead worker's logs get the job's name */
 int context_dir_make(struct stk_core *core, const char *id, const char *spec, struct stk_err *err);
-void context_dir_remove(struct stk_core *core, const char *id); /* in the background; keeps the log as logs/context.<id>.log */
+/* In the background; keeps the log as logs/context.<id>.log. after (NULL is fine) is called on the loop. */
+void context_dir_remove(struct stk_core *core, const char *id, void (*after)(void *arg), void *arg);
 
 #endif

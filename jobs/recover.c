@@ -113,7 +113,7 @@ static void sweep_dirs(struct stk_core *core)
         return;
     while ((e = readdir(dir))) {
         if (e->d_name[0] != '.' && strlen(e->d_name) < STK_UUID_MAX && !context_find(core, e->d_name))
-            context_dir_remove(core, e->d_name);
+            context_dir_remove(core, e->d_name, NULL, NULL);
     }
     closedir(dir);
 }

@@ -185,20 +185,24 @@ static void on_interrupted(struct worker *w, json_t *msg)
     queue_dispatch(w->p.context);
 }
 
-static void on_failed(struct worker *w, json_t *msg)
+/* A worker that never came to take jobs. After some in a row the context is of no use. */
+static void count_failed_attach(struct context *ctx, struct stk_text *error_take)
 {
-    struct context *ctx = w->p.context;
-    json_t *error = json_object_get(msg, "error");
-    stk_auto_free char *text = json_dumps(error, JSON_COMPACT);
-
-    w->state = W_RETIRING;
-    stk_warn("worker", "could not attach", "context", ctx->row.id, "process", w->p.id.process, "error", text);
-    if (++ctx->failed_attaches < MOST_FAILED_ATTACHES)
-        return;
-    context_end(ctx, STK_CONTEXT_FAILED, text ? stk_text_new(text, strlen(text)) : NULL, false);
+    stk_warn("worker", "could not attach", "context", ctx->row.id, "error", stk_text_data(error_take));
+    if (++ctx->failed_attaches >= MOST_FAILED_ATTACHES)
+        context_end(ctx, STK_CONTEXT_FAILED, stk_text_ref(error_take), false);
+    stk_text_unref(error_take);
 }
 
-void worker_message(struct worker *w, const char *type, json_t *msg)
+static void on_failed(struct worker *w, json_t *msg)
+{
+    stk_auto_free char *text = json_dumps(json_object_get(msg, "error"), JSON_COMPACT);
+
+    w->state = W_RETIRING;
+    count_failed_attach(w->p.context, text ? stk_text_new(text, strlen(text)) : NULL);
+}
+
+bool worker_message(struct worker *w, const char *type, json_t *msg)
 {
     struct context *ctx = w->p.context;
 
@@ -214,8 +218,9 @@ void worker_message(struct worker *w, const char *type, json_t *msg)
     } else if (strcmp(type, "failed") == 0) {
         on_failed(w, msg);
     } else {
-        stk_warn("worker", "unknown message", "type", type);
+        return false;
     }
+    return true;
 }
 
 /* ---- hello */
@@ -302,7 +307,7 @@ static void settle_orphan(struct job *job, json_t *exit)
     }
 }
 
-static void ack_exit(struct context *ctx, const char *process)
+void worker_ack_exit(struct context *ctx, const char *process)
 {
     if (ctx->zygote.conn)
         stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "ack_exit", "process", process));
@@ -313,6 +318,7 @@ void worker_exited(struct worker *w, json_t *exit)
 {
     struct context *ctx = w->p.context;
     struct job *job = w->job;
+    bool attached = w->state == W_READY || w->state == W_RETIRING || w->state == W_SILENT;
     json_auto_t *spooled = exit ? NULL : spool_read_exit(ctx->core, ctx->row.id, w->p.id.process);
 
     stk_info("worker", "ended", "context", ctx->row.id, "process", w->p.id.process, "job", job ? job->row.id : NULL);
@@ -322,13 +328,15 @@ void worker_exited(struct worker *w, json_t *exit)
         logs_keep(ctx->core, w->p.id.process, job->row.id, job->row.attempt);
         settle_orphan(job, exit ? exit : spooled);
     } else {
-        ack_exit(ctx, w->p.id.process);
+        worker_ack_exit(ctx, w->p.id.process);
     }
     if (w->p.known)
         stk_store_process_ended(ctx->core->store, ctx->row.id, w->p.id.process, NULL);
     if (ctx->keeper.conn)
         stk_conn_send_take(ctx->keeper.conn, json_pack("{s:s, s:s}", "type", "gone", "worker", w->p.id.process));
     worker_free(w);
+    if (exit && !attached && !ctx->ending)
+        count_failed_attach(ctx, context_log_error(ctx, "CONTEXT_FAILED", "workers of the context end before they are attached"));
     queue_dispatch(ctx);
     context_check_gone(ctx);
 }

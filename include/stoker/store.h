@@ -29,7 +29,10 @@ struct stk_store_options {
     size_t queue_max;     /* commands that may wait before new work is refused with STK_LIMIT */
 };
 
-/* Opens (creates, migrates) the database. A file of a newer version, or a damaged one, is an error that says so. */
+/*
+ * Opens (creates, migrates) the database and sweeps what a crash left in tmp/, blobs/ and unpacked/, which it makes. A file of a
+ * newer version, or a damaged one, is an error that says so. STK_CONFLICT: another process has the directory open.
+ */
 struct stk_store *stk_store_open(const struct stk_store_options *options, struct stk_err *err);
 void stk_store_close(struct stk_store *store); /* commits and answers what is queued; no reads may be going on */
 
@@ -58,7 +61,8 @@ int stk_store_process_ended(struct stk_store *s, const char *context_id, const c
 
 /*
  * Records a version and, unless the digest is stored already, links `blob_tmp` (a file) as blobs/<digest> and
- * `unpacked_tmp` (a folder) as unpacked/<digest>; both are names in tmp/ and gone afterwards whatever happens. NULL unpacked_tmp: none.
+ * `unpacked_tmp` (a folder) as unpacked/<digest>; both are names in tmp/ and gone afterwards whatever happens, also after -1. NULL unpacked_tmp: none. Both are on the disk
+ * already (fsync, stk_archive_unpack()): the writer must not wait for a large one.
  * Fills version and uploaded_us of *row before done is called; row must live until then.
  */
 int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp, const char *unpacked_tmp,

@@ -2,7 +2,8 @@
  * Unpacking with libarchive's seekable zip reader: it follows the central directory, as Python does, where the streaming
  * reader would believe the local headers alone.
  *
- * A name ends at its first NUL byte, for libarchive as for Python's zipfile.
+ * What libarchive decides before it shows us an entry: a name ends at its first NUL byte (as for Python's zipfile), in a name
+ * without slashes backslashes are slashes, and a device is a plain file.
  */
 #include "stoker/archive.h"
 

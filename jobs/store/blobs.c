@@ -11,11 +11,11 @@
 #include "internal.h"
 
 #include "stoker/log.h"
+#include "stoker/tree.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -80,25 +80,6 @@ void stk_files_discard(struct stk_store *s, const char *tmp_name)
         trash(s, s->tmp_fd, tmp_name);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where)
-{
-    (void)st;
-    (void)where;
-    return type == FTW_DP ? rmdir(path) : unlink(path);
-}
-
-static void remove_tree(struct stk_store *s, const char *name)
-{
-    enum { OPEN_FOLDERS = 16 };
-    stk_auto_buf path = { 0 };
-
-    stk_buf_printf(&path, "%s/tmp/%s", s->dir, name);
-    if (path.failed)
-        return; /* the next open tries again */
-    if (nftw(path.data, remove_one, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS) != 0)
-        stk_warn("store", "cannot remove", "path", path.data, "reason", strerrorname_np(errno));
-}
-
 typedef void visit_fn(struct stk_store *s, int fd, const char *name, void *arg);
 
 /* Calls visit for each name in a folder, but "." and "..". */
@@ -128,10 +109,10 @@ static bool is_trash(const char *name)
 
 static void empty_one(struct stk_store *s, int fd, const char *name, void *arg)
 {
-    (void)fd;
+    (void)s;
     (void)arg;
-    if (is_trash(name))
-        remove_tree(s, name);
+    if (is_trash(name) && stk_remove_tree(fd, name) < 0)
+        stk_warn("store", "cannot empty the trash", "name", name, "reason", strerrorname_np(errno));
 }
 
 static void *trash_main(void *arg)

@@ -159,14 +159,48 @@ static int error_code(struct stk_db *db)
     return db->bind_rc != SQLITE_OK ? db->bind_rc : sqlite3_extended_errcode(db->sqlite);
 }
 
+static bool is_full_errno(int sys)
+{
+    return sys == ENOSPC || sys == EDQUOT || sys == EFBIG;
+}
+
+static int file_errno(sqlite3_file *file)
+{
+    int sys = 0;
+
+    if (file && file->pMethods)
+        file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &sys);
+    return sys;
+}
+
+/* The errno behind an I/O error, or 0. sqlite3_system_errno() misses that of a commit; the WAL's file keeps its last one. */
+static int system_errno(struct stk_db *db)
+{
+    sqlite3_file *wal = NULL, *main_file = NULL;
+    int sys;
+
+    sqlite3_file_control(db->sqlite, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+    sqlite3_file_control(db->sqlite, "main", SQLITE_FCNTL_FILE_POINTER, &main_file);
+    if ((sys = file_errno(wal)) || (sys = file_errno(main_file)))
+        return sys;
+    return sqlite3_system_errno(db->sqlite);
+}
+
 /* ENOSPC of a write comes as SQLITE_FULL; a quota, a size limit, or ENOSPC of anything else only in the errno. */
 static bool is_full(struct stk_db *db, int rc)
 {
-    int sys = sqlite3_system_errno(db->sqlite);
-
-    if ((rc & 0xff) == SQLITE_FULL)
+    switch (rc) {
+    case SQLITE_FULL:
         return true;
-    return (rc & 0xff) == SQLITE_IOERR && (sys == ENOSPC || sys == EDQUOT || sys == EFBIG);
+    case SQLITE_IOERR_WRITE:
+    case SQLITE_IOERR_FSYNC:
+    case SQLITE_IOERR_DIR_FSYNC:
+    case SQLITE_IOERR_TRUNCATE:
+    case SQLITE_IOERR_SHMSIZE:
+        return is_full_errno(system_errno(db));
+    default:
+        return false;
+    }
 }
 
 enum stk_db_trouble stk_db_trouble(struct stk_db *db)
@@ -195,7 +229,7 @@ enum stk_db_trouble stk_db_trouble(struct stk_db *db)
 int stk_db_fail(struct stk_db *db, struct stk_err *err, const char *what)
 {
     int rc = db->sqlite ? error_code(db) : SQLITE_NOMEM; /* open_v2 leaves NULL only when it had no memory */
-    int sys = db->sqlite ? sqlite3_system_errno(db->sqlite) : 0;
+    int sys = db->sqlite ? system_errno(db) : 0;
 
     if (db->sqlite && is_full(db, rc))
         return stk_fail(err, STK_FULL, "%s: the disk is full", what);

@@ -24,8 +24,8 @@ enum {
      * Readers that follow each other without a gap can keep the WAL from starting over. At this size the writer waits for
      * them: they finish within a query, and new ones do not need the WAL once it was copied.
      */
-    WAL_PAGES_MAX = 32000,
-    RESTART_WAIT_MS = 100,
+    WAL_PAGES_MAX = 2 * WAL_PAGES,
+    RESTART_WAIT_MS = 50,
 };
 
 struct batch {

@@ -40,7 +40,6 @@ class Attachment:
         self.called = False         # this job has called the JVM
         self.streams = []           # Java streaming queries that this job has started
         self.listeners = []         # (manager, listener) that this job has added
-        self.files = None           # Shipping, once a binary set is bound
         self._properties = None     # of the running job, for the next connection of any of its threads (A4)
         self._tags = jvm.worker_tag(process)
 
@@ -51,7 +50,7 @@ class Attachment:
         self._patch_stop()
         self._patch_py4j()
         self.gateway = self._launch(gateway)
-        self.gateway.shutdown = self._refuse_shutdown
+        self.gateway.shutdown = self.gateway._gateway_client.shutdown_gateway = self._refuse_shutdown
         jsc = self._active_context()
         start_server = accumulators._start_update_server
         accumulators._start_update_server = NoServer
@@ -205,8 +204,7 @@ class Attachment:
 
     def bind(self, shipping):
         """A10: from now on this worker's tasks run in executor processes of their own for this binary set."""
-        self.files = shipping
-        self._environment.update(shipping.environment(self.sc.master))
+        self._environment.update(shipping.environment())
         self.sc.environment.clear()
         self.sc.environment.update(self._environment)
         self._includes += shipping.send(self.sc)
@@ -225,22 +223,27 @@ class Attachment:
 
     def reset(self):
         """A5: undoes what the job did to this process's side of Spark. None, or why the worker cannot be used again."""
-        try:
-            if self.called:
-                self._reset_jvm()
-            reason = CONTEXT_ENDED if self.called and self.sc._jsc.sc().isStopped() else None
-        except Exception as e:
-            reason = "its connection to Spark is broken (%s)" % type(e).__name__
+        reason = None
+        if self.spoiled:
+            reason = "its job shut the gateway to Spark down"
+        elif self.called:
+            reason = self._reset_jvm()
         self._properties = None
         self._tags = jvm.worker_tag(self.process)
         if self.called:
             self.drop_connections()
         self._reset_python()
-        if self.spoiled:
-            reason = "its job shut the gateway to Spark down"
         return reason
 
     def _reset_jvm(self):
+        try:
+            self._end_streams()
+            self.accumulators.clear_java()
+            return CONTEXT_ENDED if self.sc._jsc.sc().isStopped() else None
+        except Exception as e:
+            return "its connection to Spark is broken (%s)" % type(e).__name__
+
+    def _end_streams(self):
         for manager, listener in self.listeners:
             manager.removeListener(listener)
         for query in self.streams:
@@ -248,7 +251,6 @@ class Attachment:
             self._streams_map.remove(query.id().toString())
         self.listeners.clear()
         self.streams.clear()
-        self.accumulators.clear_java()
 
     def _reset_python(self):
         self.accumulators.clear_python()

@@ -327,7 +327,7 @@ class _Writer:
 
 
 def _convert(value):
-    """Makes None, bool, int, float, str, a mapping or an iterable of a value; _REFUSED says that it has no such form."""
+    """Makes None, bool, int, float, str, a mapping or an iterable of a value, or _REFUSED."""
     if isinstance(value, enum.Enum):
         value = value.value
     value = _from_numpy(value)

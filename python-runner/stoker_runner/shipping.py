@@ -20,13 +20,13 @@ class Shipping:
         self._binaries = [b for b in binaries if b.get("type") != "jar"]
         self._paths = [b.get("unpacked") or b["path"] for b in self._binaries] + list(python_paths) + [RUNNER_DIR]
 
-    def environment(self, master):
+    def environment(self):
         """What executor-side Python gets in its environment. Spark keeps one pool of processes for each such dict."""
         return {"STOKER_BINARIES": self._set, "PYTHONPATH": os.pathsep.join(self._paths)}
 
     def send(self, sc):
         """Adds the files to the context when its executors are elsewhere. Their names, as executors know them."""
-        if sc.master.startswith("local"):
+        if sc.master == "local" or sc.master.startswith("local["):
             return []
         os.makedirs(self._folder, exist_ok=True)
         files = [self._copy(b) for b in self._binaries] + [self._runner_zip()]

@@ -26,7 +26,8 @@ def binaries(tmp_path):
                 (folder / name).write_text(textwrap.dedent(source).lstrip('\n'))
             folders.append(str(folder))
         loading.open_binaries({'binaries': [
-            {'name': f'b{number}', 'digest': f'd{number}', 'type': 'egg', 'path': f'/store/{number}.egg', 'unpacked': folder}
+            {'name': f'b{number}', 'digest': f'd{number}', 'type': 'egg', 'path': f'/store/{number}.egg',
+             'unpacked': folder}
             for number, folder in enumerate(folders)]})
         return folders
 

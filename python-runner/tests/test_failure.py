@@ -72,7 +72,8 @@ def failing_job(binaries, *body):
 def test_every_field_of_a_plain_failure(binaries):
     assert failing_job(binaries, "raise ValueError('Deliberate failure')") == {
         'code': 'USER_EXCEPTION', 'message': 'Deliberate failure', 'class': 'ValueError', 'exit_code': 4,
-        'retry': 'never', 'file': 'jobs/failing.py', 'line': 4, 'source': "raise ValueError('Deliberate failure')", 'cause': None,
+        'retry': 'never', 'file': 'jobs/failing.py', 'line': 4,
+        'source': "raise ValueError('Deliberate failure')", 'cause': None,
         'traceback': 'Traceback (most recent call last):\n'
                      '  File "jobs/failing.py", line 4, in run_job\n'
                      "    raise ValueError('Deliberate failure')\n"
@@ -220,7 +221,8 @@ def test_java_error():
     assert error['cause'] == 'java.lang.IllegalStateException: low\nsecond line'
     assert error['message'] == (
         'An error occurred while calling o1.collect. org.apache.spark.SparkException: '
-        'Job aborted due to stage failure: Task 0 in stage 0.0 failed 1 times\nLost task 0.0 in stage 0.0 (TID 0): java.lang.IllegalStateException: low')
+        'Job aborted due to stage failure: '
+        'Task 0 in stage 0.0 failed 1 times\nLost task 0.0 in stage 0.0 (TID 0): java.lang.IllegalStateException: low')
     assert 'DAGScheduler.scala' in error['traceback']
     assert error['retry'] == 'never'
     assert exc.asked == 1

@@ -137,7 +137,8 @@ static ssize_t read_some(struct stk_request *r, void *buf, size_t n, struct stk_
         return body_failed(r, now_ms - began_ms >= r->timeout_ms ? STK_TIMEOUT : STK_INVALID, err);
     }
     r->body_read += (uint64_t)got;
-    if (now_ms - r->body_began_ms > r->timeout_ms + (int64_t)(r->body_read / STK_MIN_BYTES_PER_MS))
+    if ((!r->framing.chunked && (size_t)got < n && now_ms - began_ms >= r->timeout_ms) || /* it waited for the rest in vain */
+        now_ms - r->body_began_ms > r->timeout_ms + (int64_t)(r->body_read / STK_MIN_BYTES_PER_MS))
         return body_failed(r, STK_TIMEOUT, err);
     return got;
 }
@@ -156,8 +157,8 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
     begin_body(r);
     if (n > left)
         n = (size_t)left;
-    if (n > STK_PIECE)
-        n = STK_PIECE; /* so that a slow client is noticed */
+    if (n > (r->framing.chunked ? STK_PIECE / 16 : STK_PIECE)) /* it returns when it has them all: a slow client shows late */
+        n = r->framing.chunked ? STK_PIECE / 16 : STK_PIECE;
     got = read_some(r, buf, n, err);
     if (got > 0 && r->body_read > r->max_body)
         return body_failed(r, STK_LIMIT, err);

@@ -327,7 +327,7 @@ def measure(options, folder):
     print("\n".join(table.rows))
     print(f"\ncontext created in {create:.2f} s; stokerd's resident memory {idle:.1f} MiB idle, {busy:.1f} MiB after all")
     for title, lines in costs:
-        print(f"\nper job, {title:<12}{'':>0}\n{'':<9}{'CPU us':>10}{'waits':>12}{'disk bytes':>14}")
+        print(f"\nper job, {title}\n{'':<9}{'CPU us':>10}{'waits':>12}{'disk bytes':>14}")
         print("\n".join(lines))
     commits = re.findall(r"\bcommits=(\d+) commands=(\d+)", server.log_text())
     if commits:

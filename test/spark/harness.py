@@ -197,8 +197,7 @@ class FakeContext:
                           "python_paths": [], "settings": {"num-cpu-cores": 2}, "max_result_inline": 65536,
                           "max_result": 1 << 30, "max_log": 1 << 30, "max_jobs_per_worker": 0, "max_worker_growth": 0},
                          **spec)
-        with open(os.path.join(self.folder, "spec.json"), "w") as f:
-            json.dump(self.spec, f)
+        self.respec()
         full = {k: v for k, v in os.environ.items() if not k.startswith(("STOKER_", "PYTEST_"))}
         full.update(STOKER_STATE_DIR=server.state, STOKER_CONTEXT=self.id, PYTHONPATH=RUNNER_DIR, PYTHONHASHSEED="0",
                     OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false",
@@ -208,6 +207,12 @@ class FakeContext:
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self.pids = {}
         self._names = iter("w-%08x" % i for i in range(1, 1 << 20))
+
+    def respec(self, **fields):
+        """Changes spec.json for the workers that are forked from now on."""
+        self.spec.update(fields)
+        with open(os.path.join(self.folder, "spec.json"), "w") as f:
+            json.dump(self.spec, f)
 
     def log(self):
         with open(os.path.join(self.folder, "context.log"), errors="replace") as f:

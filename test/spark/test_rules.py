@@ -31,16 +31,15 @@ def jvm_pid(server):
 
 # ---------------------------------------------------------------- the keeper
 
-def test_k1_a_job_that_shuts_its_gateway_down_harms_only_itself(workers):
+@pytest.mark.parametrize("how", ["sc._gateway.shutdown()", "type(client).shutdown_gateway(client)"])
+def test_k1_a_job_that_shuts_its_gateway_down_harms_only_itself(workers, how):
     one, two = workers(), workers()
     assert two.value(COUNT) == 1000
     done = one.run("""
         sc = context.sparkContext
-        n = sc.parallelize(range(3)).count()
-        sc._gateway.shutdown()
-        sc._gateway._gateway_client.shutdown_gateway()
-        result = n
-        """)
+        result = sc.parallelize(range(3)).count()
+        client = sc._gateway._gateway_client
+        """ + how)
     assert json.loads(done["result"]) == 3
     assert done["retire"]
     assert two.value(COUNT) == 1000

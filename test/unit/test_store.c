@@ -597,7 +597,7 @@ static void every_transition_has_its_event(void **state)
     assert_int_equal(3, sql_number(f, "SELECT count(*) FROM events JOIN jobs ON job_id = id"));
     assert_int_equal(1, sql_number(f, "SELECT seq = 1 AND kind = 'job.submitted' AND state = 0 AND data IS NULL"
                                       " FROM events ORDER BY seq LIMIT 1"));
-    assert_int_equal(1, sql_number(f, "SELECT kind = 'job.moved' AND state = 5 AND data ->> 'type' = 'ValueError'"
+    assert_int_equal(1, sql_number(f, "SELECT kind = 'job.moved' AND events.state = 5 AND data ->> 'type' = 'ValueError'"
                                       " AND events.context_id = jobs.context_id"
                                       " FROM events JOIN jobs ON job_id = id ORDER BY events.seq DESC LIMIT 1"));
     stk_job_row_done(&row);

@@ -8,6 +8,8 @@
 #include <wchar.h>
 #include <wctype.h>
 
+enum { DEPTH_MAX = 100 }; /* levels of a posted config: what walks it must fit into an HTTP thread's stack of 100 KiB */
+
 static bool one_of(const char *text, const char *const *words)
 {
     for (size_t i = 0; words[i]; i++) {
@@ -59,6 +61,7 @@ void stk_sjs_body_failed(struct stk_reply *reply, const struct stk_err *err)
 
 int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret)
 {
+    struct stk_hocon_limits limits = stk_hocon_default_limits;
     stk_auto_buf text = { 0 };
     struct stk_err err;
 
@@ -70,7 +73,8 @@ int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret)
         stk_sjs_err(reply, 400, "Cannot parse config: it is not valid UTF-8 text");
         return -1;
     }
-    *ret = text.len > 0 ? stk_hocon_parse(text.data, text.len, NULL, &err) : json_object();
+    limits.max_depth = DEPTH_MAX;
+    *ret = text.len > 0 ? stk_hocon_parse(text.data, text.len, &limits, &err) : json_object();
     if (*ret)
         return 0;
     if (text.len > 0 && (err.code == STK_INVALID || err.code == STK_LIMIT))

@@ -103,10 +103,12 @@ json_t *stk_sjs_job(const struct stk_job_row *row, const char *status)
 json_t *stk_sjs_binary(const struct stk_binary_row *row, bool with_name)
 {
     char uploaded[STK_TIME_MAX];
-    json_t *object = json_pack("{s:s, s:s}", "binary-type", stk_sjs_binary_type(row->type), "upload-time",
-                               stk_time_utc(uploaded, row->uploaded_us));
+    json_t *object = json_object();
 
-    return with_name ? with(object, "app-name", text_or_empty(row->name)) : object;
+    if (with_name)
+        object = with(object, "app-name", text_or_empty(row->name));
+    object = with(object, "binary-type", json_string(stk_sjs_binary_type(row->type)));
+    return with(object, "upload-time", json_string(stk_time_utc(uploaded, row->uploaded_us)));
 }
 
 json_t *stk_sjs_context(const struct stk_context_row *row)

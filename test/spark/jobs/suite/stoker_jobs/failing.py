@@ -1,5 +1,6 @@
 """Jobs that fail, each in a way of its own. In any context unless said otherwise; no config unless said otherwise."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -58,6 +59,14 @@ class Vanishes(Failing):
         os._exit(data['status'])
 
 
+class Segfaults(Failing):
+    """Reads where there is no memory."""
+
+    def run_job(self, context, runtime, data):
+        print('reading address 0', file=sys.stderr, flush=True)
+        return ctypes.string_at(0)
+
+
 class Signalled(Failing):
     """Sends itself a signal. Config: signal, a number."""
 
@@ -93,6 +102,23 @@ class StopsSpark(Failing):
     def run_job(self, context, runtime, data):
         context.sparkContext.stop()
         return 'stopped'
+
+
+class RaisesLater(Failing):
+    """Raises from a function that was called with a cause of its own."""
+
+    def run_job(self, context, runtime, data):
+        try:
+            return {}['missing']
+        except KeyError as missing:
+            raise RuntimeError('could not look it up') from missing
+
+
+class NoRunJob:
+    """Is not a job: it has no run_job()."""
+
+    def validate(self, context, runtime, config):
+        return config
 
 
 class ReturnsFrame(Failing):

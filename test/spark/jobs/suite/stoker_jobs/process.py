@@ -8,6 +8,21 @@ import time
 from sparkjobserver.api import SparkJob
 
 
+def append(path, text):
+    """Appends text to a file, which it makes, in one write."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.write(descriptor, text.encode())
+    os.close(descriptor)
+
+
+def wait_for(path, beat=None):
+    """Returns when the file `path` exists. Adds a byte to the file `beat` meanwhile, every 50 ms."""
+    while not os.path.exists(path):
+        if beat is not None:
+            append(beat, '.')
+        time.sleep(0.05)
+
+
 class Job(SparkJob):
     """Base: the config is the data."""
 
@@ -49,6 +64,19 @@ class Prints(Job):
         os.system('echo child out; echo child err >&2')
 
 
+class PrintsForever(Job):
+    """Prints until it is ended. Config: catch, true to go on after a KeyboardInterrupt."""
+
+    def run_job(self, context, runtime, data):
+        while True:
+            try:
+                while True:
+                    print('x' * 1000)
+            except KeyboardInterrupt:
+                if not data['catch']:
+                    raise
+
+
 class Pid(Job):
     """Result: the id of its process, which tells whether two jobs had the same worker."""
 
@@ -57,18 +85,20 @@ class Pid(Job):
 
 
 class Sleeps(Job):
-    """Sleeps in Python. Config: seconds. Result: "slept"."""
+    """Makes the file `on`, then sleeps in Python. Config: on, seconds. Result: "slept"."""
 
     def run_job(self, context, runtime, data):
+        append(data['on'], '')
         time.sleep(data['seconds'])
         return 'slept'
 
 
 class Swallows(Job):
-    """Sleeps and ignores every KeyboardInterrupt: only a kill ends it early. Config: seconds. Result: "slept"."""
+    """Sleeps too, and ignores every KeyboardInterrupt: only a kill ends it early. Config: on, seconds. Result: "slept"."""
 
     def run_job(self, context, runtime, data):
         end = time.monotonic() + data['seconds']
+        append(data['on'], str(os.getpid()))
         while time.monotonic() < end:
             try:
                 time.sleep(end - time.monotonic())
@@ -77,25 +107,51 @@ class Swallows(Job):
         return 'slept'
 
 
-class TasksSleep(Job):
-    """In a SparkSession: two Spark tasks that sleep on the executors. Config: seconds. Result: 2."""
-
-    def run_job(self, context, runtime, data):
-        seconds = data['seconds']
-        return context.sparkContext.parallelize(range(2), 2).map(lambda n: time.sleep(seconds)).count()
-
-
 class Appends(Job):
-    """Appends the line "JOB PID" to a file in one write, then sleeps: each attempt leaves one line.
+    """Appends the line "JOB PID" to a file in one write: each attempt leaves one line. Then waits for a file.
 
-    Config: file; seconds (0 unless given). Result: the job's id."""
+    Config: file; go, the file to wait for (none unless given). Result: the job's id."""
 
     def run_job(self, context, runtime, data):
-        descriptor = os.open(data['file'], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.write(descriptor, f'{runtime.jobId} {os.getpid()}\n'.encode())
-        os.close(descriptor)
-        time.sleep(data.get('seconds', 0))
+        append(data['file'], f'{runtime.jobId} {os.getpid()}\n')
+        self.work(context, data)
         return runtime.jobId
+
+    def work(self, context, data):
+        """What the job does after its line."""
+        if 'go' in data:
+            wait_for(data['go'])
+
+
+class AppendsInTasks(Appends):
+    """In a SparkSession: the same, but two Spark tasks wait, each with a byte to the file `beat` every 50 ms.
+
+    Config: file, go, beat. Result: the job's id."""
+
+    def work(self, context, data):
+        go, beat = data['go'], data['beat']
+        spark = getattr(context, 'sparkContext', context)
+        if spark.parallelize(range(2), 2).map(lambda n: wait_for(go, beat)).count() != 2:
+            raise ValueError('a task is missing')
+
+
+class Waits(Job):
+    """Makes the file `on`, then waits for the file `go`. Result: its process id."""
+
+    def run_job(self, context, runtime, data):
+        append(data['on'], '')
+        wait_for(data['go'])
+        return os.getpid()
+
+
+class Counts(Job):
+    """Waits as Waits does, then has Spark sum up n numbers. Config: on, go, n. Result: the sum."""
+
+    def run_job(self, context, runtime, data):
+        append(data['on'], '')
+        wait_for(data['go'])
+        spark = getattr(context, 'sparkContext', context)
+        return spark.parallelize(range(data['n']), 2).map(lambda n: n).sum()
 
 
 class ClosesDescriptors(Job):
@@ -107,11 +163,11 @@ class ClosesDescriptors(Job):
 
 
 class LeavesThread(Job):
-    """Leaves a thread running. Config: seconds, how long. Result: "left"."""
+    """Leaves a thread running. Config: seconds, how long. Result: its process id."""
 
     def run_job(self, context, runtime, data):
         threading.Thread(target=time.sleep, args=(data['seconds'],), name='left-behind', daemon=True).start()
-        return 'left'
+        return os.getpid()
 
 
 class LeavesChild(Job):

@@ -1,0 +1,82 @@
+"""Fixtures: `server`, shared by the tests that can share one; `daemon`, a function that makes one for a test alone."""
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kit  # noqa: E402
+
+
+@pytest.fixture
+def flags():
+    with kit.scratch() as folder:
+        yield kit.Flags(folder)
+
+
+@pytest.fixture
+def daemon():
+    """A function that makes a Daemon (not started); it is ended and looked over after the test."""
+    made = []
+    with kit.scratch() as folder:
+        def make(**kw):
+            own = os.path.join(folder, str(len(made)))
+            os.mkdir(own)
+            made.append(kit.Daemon(own, **kw))
+            return made[-1]
+        yield make
+        for one in made:
+            kit.finish(one)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Small limits, so that tests reach them; a state directory whose path is longer than a socket address."""
+    with kit.scratch() as folder:
+        daemon = kit.Daemon(folder, long_path=True, max_body="64KiB", max_upload="256KiB", max_unpacked="1MiB",
+                            max_archive_entries=50, max_queue=3, request_timeout="2s", max_contexts=12)
+        daemon.start()
+        yield daemon
+        kit.finish(daemon)
+
+
+@pytest.fixture
+def server(shared):
+    """The shared server, which must have survived the test."""
+    pid = shared.process.pid
+    yield shared
+    assert shared.running and shared.process.pid == pid, shared.log()[-4000:]
+    assert shared.get("/healthz").status == 200
+
+
+@pytest.fixture(scope="session")
+def shared_app(shared):
+    return shared.upload("shared-app")
+
+
+@pytest.fixture(scope="session")
+def shared_context(shared):
+    return shared.create("shared-context")
+
+
+@pytest.fixture
+def app(server, shared_app):
+    return shared_app
+
+
+@pytest.fixture
+def context(server, shared_context):
+    return shared_context
+
+
+@pytest.fixture
+def own_context(server):
+    """A function that creates a context on the shared server for this test alone."""
+    made = []
+
+    def make(**kw):
+        made.append(server.create(**kw))
+        return made[-1]
+    yield make
+    for name in made:
+        assert server.delete("/contexts/" + name, force="true").status in (200, 404)

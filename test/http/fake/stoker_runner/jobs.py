@@ -1,0 +1,189 @@
+"""What fake jobs do, by the object "fake" in their config, in this order:
+
+append      a file: adds the line "<job> <attempt>"; the proof of what ran how often
+touch       a file: makes it
+print       text for standard error
+wait        a file: waits until it is there
+sleep       seconds
+do          one of the functions below, by name
+result      the result; "ok" when there is none
+retire      text: the worker takes no more jobs after this one
+
+The first attempt of a job with "deny": true is passed over, as if its `run` had been lost.
+"""
+import inspect
+import json
+import os
+import signal
+import struct
+import sys
+import time
+
+from . import link
+
+
+def wishes(run):
+    return json.loads(run["config"]).get("fake", {})
+
+
+def denies(run):
+    return wishes(run).get("deny", False) and run["attempt"] == 1
+
+
+def start(worker, run):
+    """A generator: yields while the job waits, returns fields of `done`."""
+    wish = wishes(run)
+    if "append" in wish:
+        fd = os.open(wish["append"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(fd, ("%s %d\n" % (run["job"], run["attempt"])).encode())
+        os.close(fd)
+    if "touch" in wish:
+        open(wish["touch"], "w").close()
+    if "print" in wish:
+        print(wish["print"], file=sys.stderr, flush=True)
+    while "wait" in wish and not os.path.exists(wish["wait"]):
+        yield
+    end = time.monotonic() + wish.get("sleep", 0)
+    while time.monotonic() < end:
+        yield
+    fields = DO[wish.get("do", "return")](worker, run, wish)
+    if inspect.isgenerator(fields):
+        fields = yield from fields
+    if "retire" in wish:
+        fields["retire"] = wish["retire"]
+    return fields
+
+
+def finished(value):
+    return {"result": json.dumps(value)}
+
+
+def do_return(worker, run, wish):
+    return finished(wish.get("result", "ok"))
+
+
+def do_echo(worker, run, wish):
+    """The result is the `run` message itself."""
+    return finished(run)
+
+
+def do_raw(worker, run, wish):
+    """The fields of `done` are those in "done", as they are."""
+    return dict(wish["done"])
+
+
+def do_big_result(worker, run, wish):
+    """A result of "bytes" bytes of JSON, in a file."""
+    name = "%s.%d.json" % (run["job"], run["attempt"])
+    text = '"' + "x" * (wish["bytes"] - 2) + '"'
+    with open(os.path.join(worker.state_dir, "results", name), "w") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    return {"result_file": name, "result_bytes": wish.get("claim", len(text))}
+
+
+def do_error(worker, run, wish):
+    return {"outcome": "error", "error": {
+        "code": "USER_EXCEPTION", "message": "Deliberate failure", "class": "ValueError", "exit_code": 4, "retry": "never",
+        "traceback": 'Traceback (most recent call last):\n  File "job.py", line 3, in run_job\nValueError: Deliberate failure\n',
+        "file": "job.py", "line": 3, "source": "raise ValueError('Deliberate failure')", **wish.get("error", {})}}
+
+
+def do_invalid(worker, run, wish):
+    return {"outcome": "invalid", "error": {
+        "code": "VALIDATION_FAILED", "message": "validate() found 2 problems", "exit_code": 1, "retry": "never",
+        "problems": ["no input.string", "bad weather"]}}
+
+
+def do_exit(worker, run, wish):
+    os._exit(wish.get("status", 5))
+
+
+def do_signal(worker, run, wish):
+    os.kill(os.getpid(), wish.get("signal", signal.SIGKILL))
+
+
+def do_segfault(worker, run, wish):
+    import ctypes
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
+
+
+def do_hang(worker, run, wish):
+    """Ignores every interrupt."""
+    while True:
+        try:
+            yield
+        except KeyboardInterrupt:
+            pass
+
+
+def do_finish_when_interrupted(worker, run, wish):
+    """Its end crosses the interrupt: it returns a result all the same."""
+    while True:
+        try:
+            yield
+        except KeyboardInterrupt:
+            return finished("made it")
+
+
+def break_link(worker, data):
+    """Sends bytes that break the protocol, and waits until the server has closed the connection and taken the next one."""
+    worker.link.send_bytes(data)
+    while worker.link.welcome:
+        yield
+    while not worker.link.welcome:
+        yield
+
+
+def do_torn_frame(worker, run, wish):
+    """Half of a `done`, then the connection ends."""
+    worker.link.send_bytes(link.encode({"type": "done", "job": run["job"], "attempt": run["attempt"]})[:20])
+    worker.link.drop()
+    while not worker.link.welcome:
+        yield
+    return finished("after a torn frame")
+
+
+def do_bytes(worker, run, wish):
+    """Sends the bytes in "hex", which must make the server close the connection."""
+    yield from break_link(worker, bytes.fromhex(wish["hex"]))
+    return finished("after bytes")
+
+
+def do_garbage(worker, run, wish):
+    """A frame that is no JSON."""
+    yield from break_link(worker, struct.pack(">I", 7) + b"garbage")
+    return finished("after garbage")
+
+
+def do_oversize_frame(worker, run, wish):
+    yield from break_link(worker, struct.pack(">I", (1 << 20) + 1))
+    return finished("after an oversize frame")
+
+
+def do_unknown_type(worker, run, wish):
+    yield from break_link(worker, link.encode({"type": "nonsense"}))
+    return finished("after an unknown type")
+
+
+def do_done_twice(worker, run, wish):
+    body = {"type": "done", "job": run["job"], "attempt": run["attempt"], "outcome": "finished", "result": '"first"',
+            "started": time.time(), "ended": time.time()}
+    worker.link.send(body)
+    return finished("second")
+
+
+def do_wrong_job(worker, run, wish):
+    """Claims the ends of a job that does not exist and of other attempts of its own before it tells the truth."""
+    for job, attempt in (("00000000-0000-4000-8000-000000000000", 1), (run["job"], run["attempt"] + 1), (run["job"], 0)):
+        worker.link.send({"type": "done", "job": job, "attempt": attempt, "outcome": "finished", "result": '"a lie"'})
+    worker.link.send({"type": "done"})
+    worker.link.send({"type": "done", "job": 7, "attempt": "x", "outcome": []})
+    yield
+    return finished("the truth")
+
+
+DO = {name[3:]: function for name, function in list(globals().items()) if name.startswith("do_")}

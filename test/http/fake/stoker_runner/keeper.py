@@ -1,0 +1,106 @@
+"""The fake keeper. Its "JVM" is a fork that sleeps, in its group. spark.fake.keeper asks for:
+
+fail            says `failed` and exits
+exit            exits with 7 while Spark starts
+hang            never gets further than `launching jvm`
+late            takes half a second to start
+slow_cancel     confirms a cancel after half a second
+ignore_sigterm  does not end when asked to
+no_admit        makes no gateways
+"""
+import os
+import signal
+import sys
+import time
+
+from . import link, spec as specs
+
+
+class Keeper:
+    def __init__(self, state_dir, context, process, spec):
+        self.context, self.process, self.spec = context, process, spec
+        self.wish = specs.wish(spec, "keeper")
+        self.link = link.Link(state_dir, self)
+        self.state, self.started, self.workers, self.later = "starting", None, [], []
+        self.start_at = time.monotonic() + (0.5 if self.wish == "late" else 0)
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self.on_sigterm)
+
+    def on_sigterm(self, *_):
+        self.stopped = self.wish != "ignore_sigterm"
+
+    def run(self):
+        while not self.stopped:
+            self.link.poll(0.02)
+            if self.state == "starting" and self.link.welcome and time.monotonic() >= self.start_at:
+                self.start()
+            while self.later and time.monotonic() > self.later[0][0]:
+                self.link.send(self.later.pop(0)[1])
+        return 0
+
+    def start(self):
+        self.link.send({"type": "phase", "phase": "launching jvm"})
+        if self.wish == "hang":
+            self.state = "hanging"
+        elif self.wish == "exit":
+            print("fake keeper: exits with 7 as it was asked to", file=sys.stderr, flush=True)
+            os._exit(7)
+        elif self.wish == "fail":
+            self.link.send({"type": "failed", "error": {
+                "code": "CONTEXT_FAILED", "message": "fake: Spark was asked to fail", "class": "java.lang.FakeException",
+                "traceback": "Traceback: fake", "retry": "never", "log_tail": "last words of the fake JVM\n"}})
+            self.link.poll(0.1)
+            os._exit(1)
+        else:
+            self.started = {"application_id": "fake-%d" % os.getpid(), "ui_url": "http://127.0.0.1:4040", "jvm_pid": jvm(),
+                            "spark_version": "4.99.0", "python_version": "3.99.0", "master": "local[2]"}
+            self.state = "running"
+            self.link.send(dict(self.started, type="started"))
+
+    def hello(self):
+        return {"role": "keeper", "context": self.context, "process": self.process, "workers": self.workers,
+                "state": "running" if self.started else "starting", **({"started": self.started} if self.started else {})}
+
+    def welcomed(self):
+        pass
+
+    def lost(self):
+        pass
+
+    def refused(self, reason):
+        os._exit(0)
+
+    def deliver(self, message):
+        getattr(self, "on_" + message["type"])(message)
+
+    def on_admit(self, message):
+        if self.wish == "no_admit":
+            return
+        self.workers.append(message["worker"])
+        self.link.send({"type": "admitted", "worker": message["worker"], "port": 1, "secret": "fake"})
+
+    def on_gone(self, message):
+        if message["worker"] in self.workers:
+            self.workers.remove(message["worker"])
+
+    def on_cancel(self, message):
+        answer = {"type": "cancelled", "worker": message["worker"], "job": message["job"], "attempt": message["attempt"],
+                  "jobs": 0, "elapsed_ms": 1}
+        self.later.append((time.monotonic() + (0.5 if self.wish == "slow_cancel" else 0), answer))
+
+    def on_stop(self, message):
+        self.stopped = True
+
+
+def jvm():
+    pid = os.fork()
+    if pid == 0:
+        os.closerange(3, 4096)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            signal.pause()
+    return pid
+
+
+def main(state_dir, context, process, spec):
+    return Keeper(state_dir, context, process, spec).run()
