@@ -85,8 +85,9 @@ void job_move(struct job *job, enum stk_job_state to)
 
     assert(stk_job_may_move(from, to));
     job->row.state = to;
-    stk_info("job", "moved", "job", job->row.id, "from", stk_job_state_name(from), "to", stk_job_state_name(to), "worker",
-             job->row.worker.process[0] ? job->row.worker.process : NULL);
+    stk_log(to == STK_JOB_RUNNING ? STK_LOG_DEBUG : STK_LOG_INFO, "job", "moved", "job", job->row.id, "from",
+            stk_job_state_name(from), "to", stk_job_state_name(to), "worker",
+            job->row.worker.process[0] ? job->row.worker.process : NULL, NULL);
     if (to == STK_JOB_RUNNING) /* written with the next transition: a job costs two commits, not three */
         return;
     write_down(job);

@@ -168,20 +168,35 @@ void cancel_keeper_over(struct job *job);
 struct context *context_find(struct stk_core *core, const char *id);
 struct context *context_find_active(struct stk_core *core, const char *name);
 struct context *context_new(struct stk_core *core);
-int context_launch(struct context *ctx, struct stk_err *err); /* starts its zygote */
+void context_free(struct context *ctx);
+void context_move(struct context *ctx, enum stk_context_state to); /* the only place where a context's state changes */
+void context_launch_or_end(struct context *ctx); /* starts its zygote; FAILED when that is not possible */
+void context_tell_to_stop(struct context *ctx, int64_t grace_ms);
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now);
 void context_check_gone(struct context *ctx);
-bool context_message(struct process *p, const char *type, json_t *msg); /* false: no such message */
-bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello, const char **ret_refusal);
 void context_watch(struct process *p); /* watches a process whose id is known */
 void context_close_process(struct process *p);
 void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */
 struct stk_text *context_log_error(struct context *ctx, const char *code, const char *what);
 void context_restart(struct context *ctx); /* what is left of it is ended, then it is started anew */
 
-/* ---- recover.c uses */
+/* ---- core.c */
 
 void core_check_stopped(struct stk_core *core);
+
+/* ---- zygote_keeper.c: what these two say */
+
+bool context_message(struct process *p, const char *type, json_t *msg); /* false: no such message */
+bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello, const char **ret_refusal);
+
+/* ---- launch.c */
+
+int context_launch(struct context *ctx, struct stk_err *err);
+struct stk_text *context_spec_text(struct stk_core *core, const struct stk_context_spec *spec, const char *id); /* spec.json */
+
+/* ---- context_calls.c */
+
+void context_answer_creators(struct context *ctx, const struct stk_err *err);
 
 /* ---- failure.c: the error object */
 

@@ -61,8 +61,8 @@ int stk_store_process_ended(struct stk_store *s, const char *context_id, const c
 
 /*
  * Records a version and, unless the digest is stored already, links `blob_tmp` (a file) as blobs/<digest> and
- * `unpacked_tmp` (a folder) as unpacked/<digest>; both are names in tmp/ and gone afterwards whatever happens, also after -1. NULL unpacked_tmp: none. Both are on the disk
- * already (fsync, stk_archive_unpack()): the writer must not wait for a large one.
+ * `unpacked_tmp` (a folder; NULL: none) as unpacked/<digest>; both are names in tmp/ and gone afterwards whatever happens, also
+ * after -1. Both are on the disk already (fsync, stk_archive_unpack()): the writer must not wait for a large one.
  * Fills version and uploaded_us of *row before done is called; row must live until then.
  */
 int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp, const char *unpacked_tmp,

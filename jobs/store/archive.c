@@ -18,7 +18,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { READ_BYTES = 256 * 1024 };
+enum {
+    READ_BYTES = 256 * 1024,
+    DEPTH_MAX = 100, /* parts of a path; stk_remove_tree() has to get to the ground of it again */
+};
 
 const struct stk_archive_limits stk_archive_default_limits = {
     .max_entries = 100000,
@@ -53,6 +56,7 @@ static int fail_archive(struct unpack *u, struct stk_err *err)
 static int check_path(const struct unpack *u, const char *path, struct stk_err *err)
 {
     size_t len = path ? strlen(path) : 0;
+    int parts = 0;
 
     if (len == 0)
         return stk_fail(err, STK_INVALID, "it has no name, or one that is not UTF-8");
@@ -74,6 +78,8 @@ static int check_path(const struct unpack *u, const char *path, struct stk_err *
 
         if (n == 2 && p[0] == '.' && p[1] == '.')
             return stk_fail(err, STK_INVALID, "its path contains '..'");
+        if (++parts > DEPTH_MAX)
+            return stk_fail(err, STK_INVALID, "its path has more than %d parts", DEPTH_MAX);
         if (n > NAME_MAX)
             return stk_fail(err, STK_INVALID, "its path has a part of more than %d bytes", NAME_MAX);
         p += n + (p[n] == '/');
@@ -268,7 +274,8 @@ static int count_entries(int fd, uint64_t max, struct stk_err *err)
         if (n == 0)
             return 0;
         have = kept + (size_t)n;
-        for (char *p = buf; (p = memmem(p, have - (size_t)(p - buf), signature, sizeof signature)); p += sizeof signature) {
+        for (char *p = buf; (p = memmem(p, have - (size_t)(p - buf), signature, sizeof signature));
+             p += sizeof signature) {
             if (++found > max)
                 return stk_fail(err, STK_LIMIT, "the archive has more than %llu entries", (unsigned long long)max);
         }
@@ -285,7 +292,8 @@ static int open_archive(struct unpack *u, int fd, struct stk_err *err)
     if (archive_read_support_format_zip_seekable(u->archive) != ARCHIVE_OK)
         return fail_archive(u, err);
     if (archive_read_open_fd(u->archive, fd, READ_BYTES) != ARCHIVE_OK)
-        return archive_errno(u->archive) == ENOMEM ? fail_archive(u, err) : stk_fail(err, STK_INVALID, "not a zip archive");
+        return archive_errno(u->archive) == ENOMEM ? fail_archive(u, err)
+                                                   : stk_fail(err, STK_INVALID, "not a zip archive");
     return 0;
 }
 

@@ -111,8 +111,8 @@ static struct stk_cmd *binary_added_cmd(struct stk_binary_row *row, const char *
     return cmd;
 }
 
-int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp, const char *unpacked_tmp,
-                           stk_store_done_fn *done, void *arg, struct stk_err *err)
+int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp,
+                           const char *unpacked_tmp, stk_store_done_fn *done, void *arg, struct stk_err *err)
 {
     struct stk_cmd *cmd = binary_added_cmd(row, blob_tmp, unpacked_tmp, done, arg, err);
 
@@ -153,13 +153,11 @@ static enum stk_cmd_result run_binary_deleted(struct stk_store *s, struct stk_cm
     sqlite3_stmt *stmt;
 
     switch (find_digests(db, cmd)) {
-    case 1:
-        break;
+    case 1: break;
     case 0:
         stk_fail(err, STK_NOT_FOUND, "appName %s not found", stk_text_data(cmd->binary.copy.name));
         return STK_CMD_REFUSED;
-    default:
-        return STK_CMD_FAILED;
+    default: return STK_CMD_FAILED;
     }
     stmt = stk_db_use(db, STK_SQL_VERSIONS_DELETE);
     stk_db_bind_text(db, stmt, 1, cmd->binary.copy.name);
@@ -178,7 +176,8 @@ static void finish_binary_deleted(struct stk_store *s, struct stk_cmd *cmd, bool
         stk_files_unlink(s, cmd->binary.digests[i]);
 }
 
-int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg, struct stk_err *err)
+int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg,
+                             struct stk_err *err)
 {
     struct stk_cmd *cmd = stk_cmd_new(done, arg, 0, err);
 

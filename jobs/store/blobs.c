@@ -217,8 +217,8 @@ static int link_unpacked(struct stk_store *s, const char *digest, const char *tm
     return 0;
 }
 
-int stk_files_link(struct stk_store *s, const char *digest, int64_t bytes, const char *blob_tmp, const char *unpacked_tmp,
-                   struct stk_err *err)
+int stk_files_link(struct stk_store *s, const char *digest, int64_t bytes, const char *blob_tmp,
+                   const char *unpacked_tmp, struct stk_err *err)
 {
     if (!is_digest(digest))
         return stk_fail(err, STK_INTERNAL, "'%s' is not a digest", digest);

@@ -116,13 +116,11 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
     sqlite3_stmt *stmt;
 
     switch (versions_exist(db, cmd)) {
-    case 1:
-        break;
+    case 1: break;
     case 0:
         stk_fail(err, STK_NOT_FOUND, "appName %s not found", row->app ? stk_text_data(row->app) : "");
         return STK_CMD_REFUSED;
-    default:
-        return STK_CMD_FAILED;
+    default: return STK_CMD_FAILED;
     }
     stmt = stk_db_use(db, STK_SQL_JOB_INSERT);
     stk_db_bind_str(db, stmt, 1 + STK_JOB_COL_ID, row->id);
@@ -147,14 +145,16 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RESULT, row->result);
     if (stk_db_run(db, stmt) < 0 || insert_config(db, row->config) < 0 ||
         stk_event_write(s, cmd,
-                        &(struct stk_event){ .kind = "job.submitted", .context_id = row->context_id,
-                                             .job_id = row->id, .state = (int)row->state }) < 0)
+                        &(struct stk_event){ .kind = "job.submitted",
+                                             .context_id = row->context_id,
+                                             .job_id = row->id,
+                                             .state = (int)row->state }) < 0)
         return STK_CMD_FAILED;
     return STK_CMD_DONE;
 }
 
-int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, const int64_t *versions, size_t n_versions,
-                            stk_store_done_fn *done, void *arg, struct stk_err *err)
+int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, const int64_t *versions,
+                            size_t n_versions, stk_store_done_fn *done, void *arg, struct stk_err *err)
 {
     struct stk_cmd *cmd = job_cmd(row, n_versions, done, arg, err);
 
@@ -192,8 +192,11 @@ static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cm
         return STK_CMD_REFUSED;
     }
     if (stk_event_write(s, cmd,
-                        &(struct stk_event){ .kind = "job.moved", .context_id = row->context_id, .job_id = row->id,
-                                             .state = (int)row->state, .data = row->error }) < 0)
+                        &(struct stk_event){ .kind = "job.moved",
+                                             .context_id = row->context_id,
+                                             .job_id = row->id,
+                                             .state = (int)row->state,
+                                             .data = row->error }) < 0)
         return STK_CMD_FAILED;
     return STK_CMD_DONE;
 }
@@ -237,9 +240,9 @@ static int context_event(struct stk_store *s, const struct stk_cmd *cmd, const c
 {
     const struct stk_context_row *row = &cmd->context;
 
-    return stk_event_write(s, cmd,
-                           &(struct stk_event){ .kind = kind, .context_id = row->id, .state = (int)row->state,
-                                                .data = row->error });
+    return stk_event_write(
+        s, cmd,
+        &(struct stk_event){ .kind = kind, .context_id = row->id, .state = (int)row->state, .data = row->error });
 }
 
 static enum stk_cmd_result run_context_created(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
@@ -264,8 +267,8 @@ static enum stk_cmd_result run_context_created(struct stk_store *s, struct stk_c
     return STK_CMD_DONE;
 }
 
-int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
-                              struct stk_err *err)
+int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done,
+                              void *arg, struct stk_err *err)
 {
     struct stk_cmd *cmd = context_cmd(row, done, arg, err);
 

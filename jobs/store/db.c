@@ -29,8 +29,8 @@ static int configure(struct stk_db *db, enum stk_db_role role, struct stk_err *e
     static const struct {
         int op, on;
     } options[] = {
-        { SQLITE_DBCONFIG_DEFENSIVE, 1 },    { SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 }, { SQLITE_DBCONFIG_ENABLE_FKEY, 1 },
-        { SQLITE_DBCONFIG_DQS_DDL, 0 },      { SQLITE_DBCONFIG_DQS_DML, 0 },
+        { SQLITE_DBCONFIG_DEFENSIVE, 1 }, { SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 }, { SQLITE_DBCONFIG_ENABLE_FKEY, 1 },
+        { SQLITE_DBCONFIG_DQS_DDL, 0 },   { SQLITE_DBCONFIG_DQS_DML, 0 },
     };
 
     for (size_t i = 0; i < STK_LEN(options); i++) {
@@ -68,7 +68,8 @@ int stk_db_prepare(struct stk_db *db, enum stk_db_role role, struct stk_err *err
     size_t end = role == STK_DB_WRITER ? STK_SQL_FIRST_READ : STK_SQL_COUNT;
 
     for (size_t i = first; i < end; i++) {
-        if (sqlite3_prepare_v3(db->sqlite, stk_sql_text[i], -1, SQLITE_PREPARE_PERSISTENT, &db->stmts[i], NULL) != SQLITE_OK)
+        if (sqlite3_prepare_v3(db->sqlite, stk_sql_text[i], -1, SQLITE_PREPARE_PERSISTENT, &db->stmts[i], NULL) !=
+            SQLITE_OK)
             return stk_db_fail(db, err, "prepare");
     }
     return 0;
@@ -190,16 +191,13 @@ static int system_errno(struct stk_db *db)
 static bool is_full(struct stk_db *db, int rc)
 {
     switch (rc) {
-    case SQLITE_FULL:
-        return true;
+    case SQLITE_FULL: return true;
     case SQLITE_IOERR_WRITE:
     case SQLITE_IOERR_FSYNC:
     case SQLITE_IOERR_DIR_FSYNC:
     case SQLITE_IOERR_TRUNCATE:
-    case SQLITE_IOERR_SHMSIZE:
-        return is_full_errno(system_errno(db));
-    default:
-        return false;
+    case SQLITE_IOERR_SHMSIZE: return is_full_errno(system_errno(db));
+    default: return false;
     }
 }
 
@@ -216,13 +214,10 @@ enum stk_db_trouble stk_db_trouble(struct stk_db *db)
     case SQLITE_TOOBIG:
     case SQLITE_CONSTRAINT:
     case SQLITE_MISMATCH:
-    case SQLITE_ERROR: /* such as malformed JSON */
-        return STK_DB_REFUSED;
+    case SQLITE_ERROR: /* such as malformed JSON */ return STK_DB_REFUSED;
     case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-        return STK_DB_BUSY;
-    default:
-        return STK_DB_BROKEN;
+    case SQLITE_LOCKED: return STK_DB_BUSY;
+    default: return STK_DB_BROKEN;
     }
 }
 
@@ -243,8 +238,7 @@ int stk_db_fail(struct stk_db *db, struct stk_err *err, const char *what)
         if (sys)
             return stk_fail_sys(err, sys, "%s: %s", what, sqlite3_errstr(rc));
         break;
-    default:
-        break;
+    default: break;
     }
     return stk_fail(err, STK_INTERNAL, "%s: %s", what,
                     db->sqlite && db->bind_rc == SQLITE_OK ? sqlite3_errmsg(db->sqlite) : sqlite3_errstr(rc));

@@ -126,12 +126,12 @@ int stk_db_prepare(struct stk_db *db, enum stk_db_role role, struct stk_err *err
 void stk_db_close(struct stk_db *db); /* zeroed or half-open is fine */
 
 sqlite3_stmt *stk_db_use(struct stk_db *db, enum stk_sql which); /* ready for binds; give back with stk_db_done() */
-int stk_db_step(struct stk_db *db, sqlite3_stmt *stmt); /* 1: a row, 0: the end, -1: see stk_db_trouble() */
-void stk_db_done(sqlite3_stmt *stmt);                   /* reset and clear; NULL is fine */
-int stk_db_run(struct stk_db *db, sqlite3_stmt *stmt);  /* to its end, and given back: 0 or -1 */
-enum stk_db_trouble stk_db_trouble(struct stk_db *db);  /* of the call that just failed */
-int stk_db_fail(struct stk_db *db, struct stk_err *err, const char *what);        /* fills err, returns -1 */
-_Noreturn void stk_db_fatal(struct stk_db *db, const char *what);                 /* logs and leaves with status 70 */
+int stk_db_step(struct stk_db *db, sqlite3_stmt *stmt);          /* 1: a row, 0: the end, -1: see stk_db_trouble() */
+void stk_db_done(sqlite3_stmt *stmt);                            /* reset and clear; NULL is fine */
+int stk_db_run(struct stk_db *db, sqlite3_stmt *stmt);           /* to its end, and given back: 0 or -1 */
+enum stk_db_trouble stk_db_trouble(struct stk_db *db);           /* of the call that just failed */
+int stk_db_fail(struct stk_db *db, struct stk_err *err, const char *what); /* fills err, returns -1 */
+_Noreturn void stk_db_fatal(struct stk_db *db, const char *what);          /* logs and leaves with status 70 */
 
 static inline void stk_db_done_(sqlite3_stmt **stmt)
 {
@@ -140,7 +140,7 @@ static inline void stk_db_done_(sqlite3_stmt **stmt)
 #define stk_auto_stmt __attribute__((cleanup(stk_db_done_))) sqlite3_stmt
 
 void stk_db_bind_int(struct stk_db *db, sqlite3_stmt *stmt, int i, int64_t value);
-void stk_db_bind_some(struct stk_db *db, sqlite3_stmt *stmt, int i, int64_t value); /* 0 is stored as NULL */
+void stk_db_bind_some(struct stk_db *db, sqlite3_stmt *stmt, int i, int64_t value);   /* 0 is stored as NULL */
 void stk_db_bind_str(struct stk_db *db, sqlite3_stmt *stmt, int i, const char *text); /* "" is stored as NULL */
 void stk_db_bind_text(struct stk_db *db, sqlite3_stmt *stmt, int i, const struct stk_text *text);
 
@@ -250,9 +250,9 @@ void stk_files_close(struct stk_store *s);
 int stk_files_trash_start(struct stk_store *s, struct stk_err *err);
 void stk_files_trash_stop(struct stk_store *s);
 int stk_files_sweep(struct stk_store *s, struct stk_err *err);
-int stk_files_link(struct stk_store *s, const char *digest, int64_t bytes, const char *blob_tmp, const char *unpacked_tmp,
-                   struct stk_err *err);
-void stk_files_unlink(struct stk_store *s, const char *digest); /* unless something refers to it */
+int stk_files_link(struct stk_store *s, const char *digest, int64_t bytes, const char *blob_tmp,
+                   const char *unpacked_tmp, struct stk_err *err);
+void stk_files_unlink(struct stk_store *s, const char *digest);    /* unless something refers to it */
 void stk_files_discard(struct stk_store *s, const char *tmp_name); /* NULL is fine; any thread */
 
 #endif

@@ -106,7 +106,7 @@ static const char *const migrations[] = {
     ") STRICT;"
 
     "PRAGMA application_id = " TEXT_OF(APPLICATION_ID) ";"
-    "PRAGMA user_version = 1;",
+                                                       "PRAGMA user_version = 1;",
 };
 
 static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)
@@ -139,7 +139,7 @@ static int apply(struct stk_db *db, const char *sql, struct stk_err *err)
 
 int stk_db_migrate(struct stk_db *db, const char *path, struct stk_err *err)
 {
-    int64_t version, application, tables;
+    int64_t version = 0, application = 0, tables = 0;
 
     if (read_number(db, "PRAGMA user_version", &version, err) < 0 ||
         read_number(db, "PRAGMA application_id", &application, err) < 0 ||
@@ -148,8 +148,9 @@ int stk_db_migrate(struct stk_db *db, const char *path, struct stk_err *err)
     if (application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0))
         return stk_fail(err, STK_INTERNAL, "%s is a database of another program", path);
     if (version < 0 || version > (int64_t)STK_LEN(migrations))
-        return stk_fail(err, STK_INTERNAL, "%s is of version %lld, newer than this program's %zu: install a newer Stoker",
-                        path, (long long)version, STK_LEN(migrations));
+        return stk_fail(err, STK_INTERNAL,
+                        "%s is of version %lld, newer than this program's %zu: install a newer Stoker", path,
+                        (long long)version, STK_LEN(migrations));
     for (size_t i = (size_t)version; i < STK_LEN(migrations); i++) {
         if (apply(db, migrations[i], err) < 0) {
             stk_err_prefix(err, "%s: to version %zu", path, i + 1);

@@ -242,8 +242,8 @@ int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **
     return 0;
 }
 
-int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
-                       struct stk_err *err)
+int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
+                       size_t *ret_n, struct stk_err *err)
 {
     int64_t mask = 0;
     void *rows;

@@ -53,24 +53,21 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "INSERT INTO binary_versions (binary, type, digest, bytes, uploaded_us) VALUES (?1, ?2, ?3, ?4, ?5)",
     [STK_SQL_BINARY_DIGESTS] = "SELECT DISTINCT v.digest FROM binaries b JOIN binary_versions v ON v.binary = b.id"
                                " WHERE b.name = ?1",
-    [STK_SQL_VERSIONS_DELETE] =
-        "DELETE FROM binary_versions WHERE binary = (SELECT id FROM binaries WHERE name = ?1)",
+    [STK_SQL_VERSIONS_DELETE] = "DELETE FROM binary_versions WHERE binary = (SELECT id FROM binaries WHERE name = ?1)",
     [STK_SQL_BINARY_DELETE] = "DELETE FROM binaries WHERE name = ?1",
 
     /* A job that has not ended keeps its bytes even when every name of them is gone. */
-    [STK_SQL_DIGEST_USED] =
-        "SELECT EXISTS (SELECT 1 FROM binary_versions WHERE digest = ?1)"
-        " OR EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_live,"
-        "   json_each(CASE WHEN json_valid(jobs.binaries) THEN jobs.binaries END) AS each"
-        "   WHERE jobs.state < 4 AND json_extract(each.value, '$.digest') = ?1)",
+    [STK_SQL_DIGEST_USED] = "SELECT EXISTS (SELECT 1 FROM binary_versions WHERE digest = ?1)"
+                            " OR EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_live,"
+                            "   json_each(CASE WHEN json_valid(jobs.binaries) THEN jobs.binaries END) AS each"
+                            "   WHERE jobs.state < 4 AND json_extract(each.value, '$.digest') = ?1)",
 
     [STK_SQL_BINARY_EVENT_INSERT] =
         "INSERT INTO events (at_us, kind, data)"
         " VALUES (?1, ?2, json_patch('{}', json_object('name', ?3, 'version', ?4, 'digest', ?5)))", /* without NULLs */
 
     [STK_SQL_JOB_GET] = "SELECT " JOB_COLUMNS ", result FROM jobs WHERE id = ?1",
-    [STK_SQL_JOB_CONFIG] =
-        "SELECT c.config FROM jobs j LEFT JOIN job_configs c ON c.job = j.seq WHERE j.id = ?1",
+    [STK_SQL_JOB_CONFIG] = "SELECT c.config FROM jobs j LEFT JOIN job_configs c ON c.job = j.seq WHERE j.id = ?1",
     /* ?1: bit mask of states, ?2: limit. seq stands where a get has the result. */
     [STK_SQL_JOB_LIST] = "SELECT " JOB_COLUMNS ", seq FROM jobs WHERE (?1 >> state) & 1 ORDER BY seq DESC LIMIT ?2",
     /* The same for masks without FINISHED: few jobs among many, found by the two partial indexes, merged. */
@@ -83,8 +80,7 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "SELECT " JOB_COLUMNS ", result, coalesce((SELECT config FROM job_configs WHERE job = seq), '{}')"
         " FROM jobs INDEXED BY jobs_live WHERE state < 4 ORDER BY seq",
 
-    [STK_SQL_CONTEXT_GET] =
-        "SELECT " CONTEXT_COLUMNS ", spec FROM contexts WHERE name = ?1 ORDER BY seq DESC LIMIT 1",
+    [STK_SQL_CONTEXT_GET] = "SELECT " CONTEXT_COLUMNS ", spec FROM contexts WHERE name = ?1 ORDER BY seq DESC LIMIT 1",
     [STK_SQL_CONTEXT_LIST] =
         "SELECT " CONTEXT_COLUMNS ", NULL FROM contexts INDEXED BY contexts_live WHERE state < 3 ORDER BY seq DESC",
     [STK_SQL_CONTEXT_LIVE] =

@@ -3,6 +3,7 @@
 The main thread runs the jobs and sends their results; the I/O thread owns the Link, takes frames, and watches a job that
 is running. What they share is guarded by Worker._lock; the Link has its own.
 """
+import faulthandler
 import fcntl
 import os
 import queue
@@ -72,6 +73,7 @@ class Worker:
         except Exception as e:
             return self.attach_failed(e)
         self.logs.start()
+        faulthandler.enable(2)      # a crash leaves its Python stack in the job's stderr
         self.process_state = ProcessState(self.context, self.process)
         self.memory = Memory()
         self.attach_ms = round(1000 * (time.monotonic() - began), 1)

@@ -225,7 +225,9 @@ class Zygote:
     def end_group(self, child):
         """SIGKILL for the child's group and for what escaped it, until nothing of it is left alive."""
         proc.kill_group(child.pid)
-        self.hunter.kill(child.process, {c.pid for c in self.children.values()} | {os.getpid()})
+        left = self.hunter.kill(child.process, {c.pid for c in self.children.values()} | {os.getpid()})
+        if left:
+            print("stoker: processes of %s cannot be killed: %s" % (child.process, left), file=sys.stderr, flush=True)
 
     def kill_all(self, reason):
         """Workers first: they would only see the JVM vanish."""

@@ -9,16 +9,16 @@
 #include <stdatomic.h>
 
 enum {
-    STK_HEAD_MAX = 32768,       /* bytes of request line and headers together */
-    STK_REPLY_HEADERS = 8,      /* extra headers one reply may have */
-    STK_PIECE = 65536,          /* bytes moved at once */
-    STK_MIN_BYTES_PER_MS = 1,   /* a body may be slow, not slower than this once request_timeout has passed */
+    STK_HEAD_MAX = 32768,     /* bytes of request line and headers together */
+    STK_REPLY_HEADERS = 8,    /* extra headers one reply may have */
+    STK_PIECE = 65536,        /* bytes moved at once */
+    STK_MIN_BYTES_PER_MS = 1, /* a body may be slow, not slower than this once request_timeout has passed */
 };
 
 /* ---- framing.c: where a request's body ends, and what else its headers say about the connection */
 
 struct stk_framing {
-    uint64_t length;  /* bytes of the body when not chunked */
+    uint64_t length; /* bytes of the body when not chunked */
     bool chunked;
     bool expect;      /* the client waits for "100 Continue" */
     bool keep_alive;  /* the client would go on with this connection */

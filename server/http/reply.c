@@ -80,7 +80,8 @@ void stk_reply_header(struct stk_reply *reply, const char *name, const char *val
 
 static void set_content_type(struct stk_reply *reply, const char *type)
 {
-    snprintf(reply->content_type, sizeof reply->content_type, "%s", is_one_line(type) ? type : "application/octet-stream");
+    snprintf(reply->content_type, sizeof reply->content_type, "%s",
+             is_one_line(type) ? type : "application/octet-stream");
 }
 
 void stk_reply_bytes_take(struct stk_reply *reply, int status, const char *content_type, char *bytes, size_t len)

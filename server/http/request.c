@@ -52,7 +52,8 @@ const char *stk_request_query_at(const struct stk_request *r, size_t i, const ch
 
 static bool is_host(const char *text)
 {
-    return text && *text && text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")] == '\0';
+    return text && *text &&
+           text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")] == '\0';
 }
 
 const char *stk_request_url(const struct stk_request *r)
@@ -137,7 +138,8 @@ static ssize_t read_some(struct stk_request *r, void *buf, size_t n, struct stk_
         return body_failed(r, now_ms - began_ms >= r->timeout_ms ? STK_TIMEOUT : STK_INVALID, err);
     }
     r->body_read += (uint64_t)got;
-    if ((!r->framing.chunked && (size_t)got < n && now_ms - began_ms >= r->timeout_ms) || /* it waited for the rest in vain */
+    if ((!r->framing.chunked && (size_t)got < n &&
+         now_ms - began_ms >= r->timeout_ms) || /* it waited for the rest in vain */
         now_ms - r->body_began_ms > r->timeout_ms + (int64_t)(r->body_read / STK_MIN_BYTES_PER_MS))
         return body_failed(r, STK_TIMEOUT, err);
     return got;
@@ -157,7 +159,8 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
     begin_body(r);
     if (n > left)
         n = (size_t)left;
-    if (n > (r->framing.chunked ? STK_PIECE / 16 : STK_PIECE)) /* it returns when it has them all: a slow client shows late */
+    if (n > (r->framing.chunked ? STK_PIECE / 16
+                                : STK_PIECE)) /* it returns when it has them all: a slow client shows late */
         n = r->framing.chunked ? STK_PIECE / 16 : STK_PIECE;
     got = read_some(r, buf, n, err);
     if (got > 0 && r->body_read > r->max_body)

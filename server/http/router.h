@@ -51,7 +51,8 @@ struct stk_match {
     char allow[64];                    /* "GET, POST": methods of the path when only the method is wrong; else "" */
 };
 
-void stk_router_find(const struct stk_router *r, const struct stk_path *path, const char *method, struct stk_match *ret);
+void stk_router_find(const struct stk_router *r, const struct stk_path *path, const char *method,
+                     struct stk_match *ret);
 
 /* The segment that {name} of the matched route stands for; NULL: the route has no such parameter. */
 const char *stk_match_param(const struct stk_match *m, const struct stk_path *path, const char *name);

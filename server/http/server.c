@@ -46,7 +46,8 @@ struct worker {
 static const char *http_date(struct worker *w)
 {
     static const char days[7][4] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
-    static const char months[12][4] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" };
+    static const char months[12][4] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                        "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" };
     time_t now = (time_t)(stk_wall_us() / 1000000);
     struct tm tm;
 
@@ -251,7 +252,8 @@ static bool may_keep(struct exchange *x)
         return true;
     if (r->framing.expect && !r->continued)
         return false;
-    return (r->framing.chunked || r->framing.length - r->body_read <= STK_PIECE) && stk_request_discard(r, 2 * STK_PIECE, 1000);
+    return (r->framing.chunked || r->framing.length - r->body_read <= STK_PIECE) &&
+           stk_request_discard(r, 2 * STK_PIECE, 1000);
 }
 
 /* Closing with bytes unread makes the kernel reset the connection, and the client may never see our answer. So take some. */
@@ -284,8 +286,11 @@ static int on_request(struct mg_connection *conn)
     struct exchange x = {
         .http = http,
         .worker = w,
-        .request = { .conn = conn, .info = mg_get_request_info(conn), .timeout_ms = http->request_timeout_ms,
-                     .waiting = &http->waiting, .max_waiting = http->max_waiting },
+        .request = { .conn = conn,
+                     .info = mg_get_request_info(conn),
+                     .timeout_ms = http->request_timeout_ms,
+                     .waiting = &http->waiting,
+                     .max_waiting = http->max_waiting },
     };
     int status;
 
@@ -413,7 +418,8 @@ static int check_address(const char *text, struct stk_err *err)
     return 0;
 }
 
-static int join_addresses(struct stk_http *http, const struct stk_http_options *o, struct stk_buf *ret, struct stk_err *err)
+static int join_addresses(struct stk_http *http, const struct stk_http_options *o, struct stk_buf *ret,
+                          struct stk_err *err)
 {
     if (o->n_listen == 0 || o->n_listen > LISTEN_MAX)
         return stk_fail(err, STK_INVALID, "from 1 to %d addresses to listen on are needed", LISTEN_MAX);
@@ -460,33 +466,57 @@ static int start_failure(const struct stk_http *http, const char *addresses, str
     return stk_fail(err, STK_INTERNAL, "listen on %s: %s", addresses, what);
 }
 
-static int start_civetweb(struct stk_http *http, const struct stk_http_options *o, const char *addresses, struct stk_err *err)
+static int start_civetweb(struct stk_http *http, const struct stk_http_options *o, const char *addresses,
+                          struct stk_err *err)
 {
     static const struct mg_callbacks callbacks = {
-        .begin_request = on_request, .http_error = on_error, .init_thread = on_thread, .exit_thread = on_thread_end,
-        .init_connection = on_connection, .log_message = on_log,
+        .begin_request = on_request,
+        .http_error = on_error,
+        .init_thread = on_thread,
+        .exit_thread = on_thread_end,
+        .init_connection = on_connection,
+        .log_message = on_log,
     };
     char threads[24], request_ms[24], keep_alive_ms[24], head[24];
     const char *options[] = {
-        "listening_ports", addresses,
-        "num_threads", threads,
-        "connection_queue", "256",
-        "listen_backlog", "1024",
-        "tcp_nodelay", "1",
-        "linger_timeout_ms", "-2", /* leave SO_LINGER alone: close() returns at once and the kernel delivers what is left */
-        "max_request_size", head,
-        "enable_keep_alive", "yes",
-        "keep_alive_timeout_ms", keep_alive_ms,
-        "request_timeout_ms", request_ms,
-        "decode_url", "no",          /* else %2F and %00 are decoded before we route */
-        "decode_query_string", "no",
-        "enable_directory_listing", "no",
-        "enable_auth_domain_check", "no",
-        "authentication_domain", "stoker",
-        "access_control_allow_origin", "", /* else any page passes a preflight */
-        "access_control_allow_methods", "",
-        "access_control_allow_headers", "",
-        "allow_sendfile_call", "no",
+        "listening_ports",
+        addresses,
+        "num_threads",
+        threads,
+        "connection_queue",
+        "256",
+        "listen_backlog",
+        "1024",
+        "tcp_nodelay",
+        "1",
+        "linger_timeout_ms",
+        "-2", /* leave SO_LINGER alone: close() returns at once and the kernel delivers what is left */
+        "max_request_size",
+        head,
+        "enable_keep_alive",
+        "yes",
+        "keep_alive_timeout_ms",
+        keep_alive_ms,
+        "request_timeout_ms",
+        request_ms,
+        "decode_url",
+        "no", /* else %2F and %00 are decoded before we route */
+        "decode_query_string",
+        "no",
+        "enable_directory_listing",
+        "no",
+        "enable_auth_domain_check",
+        "no",
+        "authentication_domain",
+        "stoker",
+        "access_control_allow_origin",
+        "", /* else any page passes a preflight */
+        "access_control_allow_methods",
+        "",
+        "access_control_allow_headers",
+        "",
+        "allow_sendfile_call",
+        "no",
         NULL,
     };
 

@@ -42,7 +42,9 @@ def shared():
 
 @pytest.fixture
 def server(shared):
-    """The shared server, which must have survived the test."""
+    """The shared server, which must survive the test; the next test gets a living one all the same."""
+    if not shared.running:
+        shared.start()
     pid = shared.process.pid
     yield shared
     assert shared.running and shared.process.pid == pid, shared.log()[-4000:]

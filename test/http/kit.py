@@ -87,10 +87,10 @@ class Client:
     def __init__(self, port):
         self.port = port
 
-    def request(self, method, path, body=None, headers=None, timeout=60, **query):
+    def request(self, method, path, body=None, headers=None, http_timeout=60, **query):
         if query:
             path += ("&" if "?" in path else "?") + urllib.parse.urlencode(query)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=http_timeout)
         try:
             if isinstance(body, (dict, list)):
                 body = json.dumps(body)

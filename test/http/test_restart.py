@@ -438,8 +438,10 @@ def test_reused_pid_is_neither_adopted_nor_killed(server, app, flags, innocent):
     with server.db() as db:
         worker = server.job_row(job)[2]
         for process in ("z", "k", "jvm", worker):
-            db.execute("UPDATE processes SET pid = ? WHERE context_id = ? AND process = ?", (innocent.pid, context, process))
-        db.execute("UPDATE jobs SET worker_pid = ? WHERE id = ?", (innocent.pid, job))
+            db.execute("UPDATE processes SET pid = ?, start_time = ? WHERE context_id = ? AND process = ?",
+                       (innocent.pid, link.start_time(innocent.pid) - 1, context, process))
+        db.execute("UPDATE jobs SET worker_pid = ?, worker_start = ? WHERE id = ?",
+                   (innocent.pid, link.start_time(innocent.pid) - 1, job))
     orphans = server.pids()
     server.start()
     server.wait_job(job, "ERROR")

@@ -41,7 +41,7 @@ def workers(server, context):
         return made[-1]
     yield make
     for worker in made:
-        if not server.seen("z", "exited", process=worker.name):
+        if not context.seen("z", "exited", process=worker.name):
             worker.kill()
 
 

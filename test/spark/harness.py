@@ -77,7 +77,7 @@ class FakeServer:
             os.makedirs(os.path.join(self.state, name), exist_ok=True)
         with open(os.path.join(self.state, "token"), "w") as f:
             f.write("secret-token\n")
-        self.messages = []              # (process, message) in order of arrival
+        self.messages = []              # (context, process, message) in order of arrival
         self.changed = threading.Condition()
         self.peers = {}                 # (context, process) -> the latest Peer
         self.acks = True                # acknowledge `done` and `exited`
@@ -123,7 +123,7 @@ class FakeServer:
             if peer.hello is None:
                 return
             process = peer.hello["process"]
-            self.messages.append((process, message))
+            self.messages.append((peer.hello["context"], process, message))
             if kind == "hello" and process in self.refuse:
                 peer.send({"type": "refused", "reason": "test"})
             elif kind == "hello" and self.welcomes:
@@ -156,26 +156,29 @@ class FakeServer:
         with self.changed:
             return len(self.messages)
 
-    def wait(self, sender, kind, since=0, timeout=WAIT, **fields):
-        """The first such message at or after `since`."""
+    def wait(self, sender, kind, since=0, timeout=WAIT, of=None, **fields):
+        """The first such message at or after `since`. of: the id of a context, or None for all."""
         end = time.monotonic() + timeout
         with self.changed:
             position = since
             while True:
                 for position in range(position, len(self.messages)):
-                    who, message = self.messages[position]
-                    if (sender in (None, who) and message["type"] == kind
-                            and all(message.get(k) == v for k, v in fields.items())):
-                        return message
+                    if self._match(self.messages[position], of, sender, kind, fields):
+                        return self.messages[position][2]
                 position = len(self.messages)
                 if not self.changed.wait(max(0, end - time.monotonic())) and time.monotonic() >= end:
                     raise Silent("no %s %s from %s in %g s; had %s" % (
-                        kind, fields, sender, timeout, [(w, m["type"]) for w, m in self.messages[since:]][-20:]))
+                        kind, fields, sender, timeout, [(w, m["type"]) for _, w, m in self.messages[since:]][-20:]))
 
-    def seen(self, sender, kind, since=0, **fields):
+    def seen(self, sender, kind, since=0, of=None, **fields):
         with self.changed:
-            return [m for w, m in self.messages[since:] if sender in (None, w) and m["type"] == kind
-                    and all(m.get(k) == v for k, v in fields.items())]
+            return [entry[2] for entry in self.messages[since:] if self._match(entry, of, sender, kind, fields)]
+
+    @staticmethod
+    def _match(entry, of, sender, kind, fields):
+        context, process, message = entry
+        return (of in (None, context) and sender in (None, process) and message["type"] == kind
+                and all(message.get(k) == v for k, v in fields.items()))
 
     def stop(self):
         if self.listener:
@@ -222,7 +225,10 @@ class FakeContext:
         self.server.send(self.id, to, message)
 
     def wait(self, sender, kind, **kw):
-        return self.server.wait(sender, kind, **kw)
+        return self.server.wait(sender, kind, of=self.id, **kw)
+
+    def seen(self, sender, kind, **kw):
+        return self.server.seen(sender, kind, of=self.id, **kw)
 
     def fork(self, process, role, **fields):
         since = self.server.mark()
@@ -276,11 +282,16 @@ class Worker:
         """`ready`, in whichever of its two forms it comes."""
         with self.server.changed:
             ok = self.server.changed.wait_for(
-                lambda: self.server.seen(self.name, "ready", since) or
-                self.server.seen(self.name, "hello", since, state="ready") or self.server.seen(self.name, "failed", since),
-                WAIT)
-        if not ok or self.server.seen(self.name, "failed", since):
-            raise Silent("%s is not ready: %s" % (self.name, self.server.seen(self.name, "failed", since)))
+                lambda: self.seen("ready", since=since) or self.seen("hello", since=since, state="ready") or
+                self.seen("failed", since=since), WAIT)
+        if not ok or self.seen("failed", since=since):
+            raise Silent("%s is not ready: %s" % (self.name, self.seen("failed", since=since)))
+
+    def seen(self, kind, **kw):
+        return self.context.seen(self.name, kind, **kw)
+
+    def wait(self, kind, **kw):
+        return self.context.wait(self.name, kind, **kw)
 
     def start(self, code="", args=None, job=None, attempt=1, binary_set="set-1", cls="stoker_test_jobs.Code",
               binaries=None, **fields):
@@ -326,21 +337,19 @@ class Job:
         self.worker, self.id, self.attempt, self.since = worker, job, attempt, since
 
     def done(self, timeout=WAIT):
-        return self.worker.server.wait(self.worker.name, "done", since=self.since, timeout=timeout, job=self.id,
-                                       attempt=self.attempt)
+        return self.worker.wait("done", since=self.since, timeout=timeout, job=self.id, attempt=self.attempt)
 
     def interrupt(self):
         self.worker.context.send(self.worker.name, type="interrupt", job=self.id, attempt=self.attempt)
 
     def interrupted(self):
-        return self.worker.server.wait(self.worker.name, "interrupted", since=self.since, job=self.id,
-                                       attempt=self.attempt)
+        return self.worker.wait("interrupted", since=self.since, job=self.id, attempt=self.attempt)
 
     def cancel(self):
         """The keeper's cancel: the body of `cancelled`."""
-        since = self.worker.server.mark()
-        self.worker.context.send("k", type="cancel", worker=self.worker.name, job=self.id, attempt=self.attempt)
-        return self.worker.server.wait("k", "cancelled", since=since, job=self.id, attempt=self.attempt)
+        context, since = self.worker.context, self.worker.server.mark()
+        context.send("k", type="cancel", worker=self.worker.name, job=self.id, attempt=self.attempt)
+        return context.wait("k", "cancelled", since=since, job=self.id, attempt=self.attempt)
 
     def log(self, name="stdout"):
         path = os.path.join(self.worker.server.state, "logs", "%s.%d.%s" % (self.id, self.attempt, name))

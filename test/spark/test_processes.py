@@ -53,7 +53,7 @@ def test_a_job_in_flight_survives_the_server(server, workers, flag):
     server.kill()
     since = server.mark()
     server.listen()
-    hello = server.wait(worker.name, "hello", since=since)
+    hello = worker.wait("hello", since=since)
     assert hello["attempts"] == [{"job": job.id, "attempt": 1}] and hello["results"] == []
     assert hello["state"] == "ready" and hello["set"] == "set-1"
     flag.raise_("go")
@@ -69,7 +69,7 @@ def test_a_run_that_stands_in_a_broken_connection_counts(server, workers, flag):
     flag.wait("runs")
     since = server.mark()
     server.listen()
-    assert server.wait(worker.name, "hello", since=since)["attempts"] == [{"job": job.id, "attempt": 1}]
+    assert worker.wait("hello", since=since)["attempts"] == [{"job": job.id, "attempt": 1}]
     flag.raise_("go")
     job.done()
 
@@ -87,9 +87,9 @@ def test_a_result_without_a_server_is_spooled_and_sent_later(server, workers, fl
     assert body["outcome"] == "finished" and body["type"] == "done"
     since = server.mark()
     server.listen()
-    hello = server.wait(worker.name, "hello", since=since)
+    hello = worker.wait("hello", since=since)
     assert hello["results"] == [{"job": job.id, "attempt": 1}] and hello["attempts"] == []
-    assert server.wait(worker.name, "done", since=since, job=job.id) == body
+    assert worker.wait("done", since=since, job=job.id) == body
     wait_until(lambda: not os.path.exists(path), what="removal of the spool file after the ack")
     assert worker.value("result = 2") == 2
 
@@ -104,7 +104,7 @@ def test_an_unacknowledged_result_is_kept_and_repeated(server, workers):
     since = server.mark()
     server.acks = True
     server.listen()
-    assert server.wait(worker.name, "done", since=since, job=job.id) == first
+    assert worker.wait("done", since=since, job=job.id) == first
 
 
 def test_only_welcome_counts(server, workers):
@@ -114,10 +114,10 @@ def test_only_welcome_counts(server, workers):
     server.kill()
     since = server.mark()
     server.listen()
-    server.wait(worker.name, "hello", since=since)
+    worker.wait("hello", since=since)
     server.welcomes = True
-    server.wait(worker.name, "(closed)", since=since)   # after 5 s without welcome
-    worker.server.wait(worker.name, "hello", since=server.mark() - 1)
+    worker.wait("(closed)", since=since)   # after 5 s without welcome
+    worker.wait("hello")
     assert worker.value("result = 1") == 1
 
 
@@ -128,7 +128,7 @@ def test_a_worker_lists_nothing_it_does_not_know(server, workers):
     server.kill()
     since = server.mark()
     server.listen()
-    hello = server.wait(worker.name, "hello", since=since)
+    hello = worker.wait("hello", since=since)
     assert hello["attempts"] == [] and hello["results"] == []
 
 
@@ -146,13 +146,13 @@ def test_hello_says_who_is_there(server, workers, context):
     since = server.mark()
     server.kill()
     server.listen()
-    zygote = server.wait("z", "hello", since=since)
+    zygote = context.wait("z", "hello", since=since)
     children = {c["process"]: c for c in zygote["children"]}
     assert children["k"]["role"] == "keeper" and children[worker.name]["pid"] == worker.pid
-    keeper = server.wait("k", "hello", since=since)
+    keeper = context.wait("k", "hello", since=since)
     assert keeper["state"] == "running" and worker.name in keeper["workers"]
     assert keeper["started"]["spark_version"] == "4.3.0"
-    hello = server.wait(worker.name, "hello", since=since)
+    hello = worker.wait("hello", since=since)
     with open("/proc/%d/stat" % worker.pid) as f:
         assert hello["start_time"] == int(f.read().rsplit(")", 1)[1].split()[19]) == children[worker.name]["start_time"]
 
@@ -373,7 +373,7 @@ def test_an_exit_without_a_server_is_spooled(workers, context, server):
         assert json.load(f)["signal"] == signal.SIGKILL
     since = server.mark()
     server.listen()
-    hello = server.wait("z", "hello", since=since)
+    hello = context.wait("z", "hello", since=since)
     assert [e["process"] for e in hello["exits"]] == [worker.name]
     context.send("z", type="ack_exit", process=worker.name)
     wait_until(lambda: not os.path.exists(path), what="removal of the spooled exit")
@@ -389,8 +389,8 @@ def test_the_keeper_killed_takes_everything_along(own_context, server):
     worker = context.worker()
     since = server.mark()
     os.kill(context.pids["k"], signal.SIGKILL)
-    assert server.wait("z", "exited", since=since, process="k")["signal"] == signal.SIGKILL
-    assert server.wait("z", "exited", since=since, process=worker.name)["reason"]
+    assert context.wait("z", "exited", since=since, process="k")["signal"] == signal.SIGKILL
+    assert context.wait("z", "exited", since=since, process=worker.name)["reason"]
     assert context.zygote.wait(10) == 1
     assert not alive(jvm) and not of_context(context)
 
@@ -409,7 +409,7 @@ def test_the_jvm_killed_is_reported(own_context, server):
     context = own_context()
     started = context.start()
     os.kill(started["jvm_pid"], signal.SIGKILL)
-    error = server.wait("k", "ended", since=server.mark() - 1)["error"]
+    error = context.wait("k", "ended")["error"]
     assert error["code"] == "CONTEXT_LOST" and "SIGKILL" in error["message"]
     assert context.zygote.wait(10) == 1 and not of_context(context)
 
@@ -420,7 +420,7 @@ def test_a_spark_context_that_stops_is_reported(own_context, server):
     worker = context.worker()
     since = server.mark()
     worker.start("context.sparkContext._jsc.stop()")
-    assert server.wait("k", "ended", since=since)["error"]["code"] == "CONTEXT_STOPPED"
+    assert context.wait("k", "ended", since=since)["error"]["code"] == "CONTEXT_STOPPED"
     assert context.zygote.wait(10) == 1 and not of_context(context)
 
 
@@ -446,7 +446,7 @@ def test_the_orphan_timer_waits_for_jobs(own_context, server, flag):
 def test_a_start_that_fails_says_why(own_context, server):
     context = own_context(spark_conf={"spark.eventLog.enabled": "true", "spark.eventLog.dir": "/no/such/directory"})
     context.fork("k", "keeper")
-    error = server.wait("k", "failed", since=server.mark() - 1)["error"]
+    error = context.wait("k", "failed")["error"]
     assert error["code"] == "CONTEXT_FAILED" and "/no/such/directory" in error["cause"]
     assert error["log_tail"]
     assert context.zygote.wait(20) == 1 and not of_context(context)
@@ -455,7 +455,7 @@ def test_a_start_that_fails_says_why(own_context, server):
 def test_a_jvm_that_does_not_start_says_why(own_context, server):
     context = own_context(spark_conf={"spark.driver.extraJavaOptions": "-XX:NoSuchOption"})
     context.fork("k", "keeper")
-    error = server.wait("k", "failed", since=server.mark() - 1)["error"]
+    error = context.wait("k", "failed")["error"]
     assert error["code"] == "CONTEXT_FAILED" and "NoSuchOption" in error["log_tail"]
     assert context.zygote.wait(20) == 1 and not of_context(context)
 

@@ -25,8 +25,8 @@ def slow(x):
 """
 
 
-def jvm_pid(server):
-    return server.seen("k", "started")[0]["jvm_pid"]
+def jvm_pid(context):
+    return context.seen("k", "started")[0]["jvm_pid"]
 
 
 # ---------------------------------------------------------------- the keeper
@@ -46,10 +46,10 @@ def test_k1_a_job_that_shuts_its_gateway_down_harms_only_itself(workers, how):
     assert workers().value(COUNT) == 1000
 
 
-def test_k1_nothing_of_dead_workers_stays_in_the_jvm(server, workers, context):
+def test_k1_nothing_of_dead_workers_stays_in_the_jvm(workers, context):
     """Their gateways are shut: the JVM's number of listening sockets does not grow."""
     def sockets():
-        return sum("socket:" in os.readlink(fd) for fd in glob.glob("/proc/%d/fd/*" % jvm_pid(server)) if os.path.islink(fd))
+        return sum("socket:" in os.readlink(fd) for fd in glob.glob("/proc/%d/fd/*" % jvm_pid(context)) if os.path.islink(fd))
     first = workers()
     first.kill()
     before = sockets()
@@ -236,7 +236,7 @@ def test_a1_a_late_interrupt_is_a_no_op(workers, flag):
     flag.wait("runs")
     since = worker.server.mark()
     job.interrupt()
-    worker.server.wait(worker.name, "interrupted", since=since, job=job.id, current=False)
+    worker.wait("interrupted", since=since, job=job.id, current=False)
     os.kill(worker.pid, signal.SIGINT)
     flag.raise_("go")
     assert json.loads(following.done()["result"]) == 2
@@ -246,7 +246,7 @@ def test_a2_stop_is_ignored(workers, context):
     worker = workers()
     assert worker.value("context.sparkContext.stop(); context.stop()\n" + COUNT) == 1000
     assert worker.value(COUNT) == 1000
-    assert not context.server.seen("k", "ended")
+    assert not context.seen("k", "ended")
 
 
 def test_a2_a_failed_attach_harms_nobody(workers, context, server):
@@ -429,7 +429,7 @@ def test_a7_the_zygote_has_everything_loaded_and_one_thread(context, workers):
         maps = f.read()
     assert all(name in maps for name in ("numpy", "pandas", "pyarrow"))
     worker = workers()
-    ready = worker.server.seen(worker.name, "ready")
+    ready = worker.seen("ready")
     assert ready and ready[0]["attach_ms"] < 250    # 340-400 ms when the worker has to import them
 
 

@@ -266,7 +266,8 @@ static void python_archives_are_unpacked(void **state)
 
     snprintf(command, sizeof command,
              "cd %s && python3 -c \"import zipfile; z = zipfile.ZipFile('p.zip', 'w', zipfile.ZIP_DEFLATED);"
-             " z.writestr('app/jobs.py', 'x = 1\\n' * 40); z.writestr('EGG-INFO/PKG-INFO', ''); z.close()\"", f->dir);
+             " z.writestr('app/jobs.py', 'x = 1\\n' * 40); z.writestr('EGG-INFO/PKG-INFO', ''); z.close()\"",
+             f->dir);
     if (system(command) != 0)
         skip();
     assert_int_equal(0, mkdirat(f->dir_fd, "out", 0755));
@@ -347,7 +348,8 @@ static void names_that_deceive_are_refused(void **state)
     expect_refused(f, (struct entry){ .name = "a\x7f.py", .data = "x" }, "control");
     expect_refused(f, (struct entry){ .name = "a\xff\xfe.py", .data = "x" }, "entry 2");
     expect_refused(f, (struct entry){ .name = "a\xff\xfe.py", .data = "x", .flags = UTF8_FLAG }, "entry 2");
-    expect_refused(f, (struct entry){ .name = "a\xc0\xaf.py", .data = "x", .flags = UTF8_FLAG }, "entry 2"); /* overlong "/" */
+    expect_refused(f, (struct entry){ .name = "a\xc0\xaf.py", .data = "x", .flags = UTF8_FLAG },
+                   "entry 2"); /* overlong "/" */
     expect_refused(f, (struct entry){ .name = "app/.", .data = "x" }, "last part");
     memset(long_name, 'a', sizeof long_name);
     long_name[300] = '\0';
@@ -357,6 +359,10 @@ static void names_that_deceive_are_refused(void **state)
     long_name[0] = 'a';
     long_name[1400] = '\0';
     expect_refused(f, (struct entry){ .name = long_name, .data = "x" }, "longer than 1024");
+    for (size_t i = 0; i < 202; i++)
+        long_name[i] = i % 2 ? '/' : 'a';
+    long_name[202] = '\0';
+    expect_refused(f, (struct entry){ .name = long_name, .mode = S_IFDIR | 0755 }, "more than 100 parts");
 }
 
 /* A name ends at its NUL, as in Python: the twin is then a duplicate. */

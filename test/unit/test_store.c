@@ -98,7 +98,11 @@ struct fixture {
 static struct stk_store *store_open(struct fixture *f, struct stk_err *err)
 {
     struct stk_store_options options = {
-        .dir_fd = f->dir_fd, .dir = f->dir, .post = queue_post, .post_to = &f->queue, .queue_max = f->queue_max,
+        .dir_fd = f->dir_fd,
+        .dir = f->dir,
+        .post = queue_post,
+        .post_to = &f->queue,
+        .queue_max = f->queue_max,
     };
 
     return stk_store_open(&options, err);
@@ -411,7 +415,8 @@ static void old_versions_are_upgraded(void **state)
     assert_int_equal(0, stk_store_binary_get(f->store, "wordcount", &binary, NULL));
     assert_int_equal(7, binary.version);
     stk_binary_row_done(&binary);
-    assert_int_equal(0, access(path_of(f, "blobs/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), F_OK));
+    assert_int_equal(
+        0, access(path_of(f, "blobs/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), F_OK));
 }
 
 /* ---- jobs */
@@ -597,9 +602,10 @@ static void every_transition_has_its_event(void **state)
     assert_int_equal(3, sql_number(f, "SELECT count(*) FROM events JOIN jobs ON job_id = id"));
     assert_int_equal(1, sql_number(f, "SELECT seq = 1 AND kind = 'job.submitted' AND state = 0 AND data IS NULL"
                                       " FROM events ORDER BY seq LIMIT 1"));
-    assert_int_equal(1, sql_number(f, "SELECT kind = 'job.moved' AND events.state = 5 AND data ->> 'type' = 'ValueError'"
-                                      " AND events.context_id = jobs.context_id"
-                                      " FROM events JOIN jobs ON job_id = id ORDER BY events.seq DESC LIMIT 1"));
+    assert_int_equal(1,
+                     sql_number(f, "SELECT kind = 'job.moved' AND events.state = 5 AND data ->> 'type' = 'ValueError'"
+                                   " AND events.context_id = jobs.context_id"
+                                   " FROM events JOIN jobs ON job_id = id ORDER BY events.seq DESC LIMIT 1"));
     stk_job_row_done(&row);
 }
 
@@ -745,7 +751,10 @@ static void close_carries_out_what_is_queued(void **state)
 static struct stk_context_row new_context(const char *name)
 {
     struct stk_context_row row = {
-        .name = text(name), .spec = text("{\"kind\": \"spark\"}"), .max_jobs = 8, .started_us = stk_wall_us(),
+        .name = text(name),
+        .spec = text("{\"kind\": \"spark\"}"),
+        .max_jobs = 8,
+        .started_us = stk_wall_us(),
     };
 
     stk_uuid(row.id);
@@ -941,7 +950,8 @@ static void versions_follow_each_other(void **state)
     stk_binary_rows_free(rows, n);
 
     /* even when the clock was far ahead once, and never the number of a deleted version again */
-    sql(f, "UPDATE binary_versions SET uploaded_us = 9000000000000000 WHERE version = (SELECT max(version) FROM binary_versions)");
+    sql(f, "UPDATE binary_versions SET uploaded_us = 9000000000000000 WHERE version = (SELECT max(version) FROM "
+           "binary_versions)");
     row = add_binary(f, "wordcount", digest_a);
     assert_int_equal(9000000000001000, row.uploaded_us);
     version = row.version;
@@ -950,7 +960,8 @@ static void versions_follow_each_other(void **state)
     assert_true(row.version > version);
     assert_int_equal(1, sql_number(f, "SELECT data ->> 'digest' LIKE 'aaaa%' FROM events WHERE kind = 'binary.added'"
                                       " ORDER BY seq DESC LIMIT 1"));
-    assert_int_equal(1, sql_number(f, "SELECT data = '{\"name\":\"wordcount\"}' FROM events WHERE kind = 'binary.deleted'"));
+    assert_int_equal(
+        1, sql_number(f, "SELECT data = '{\"name\":\"wordcount\"}' FROM events WHERE kind = 'binary.deleted'"));
 }
 
 static void bytes_stay_while_a_name_has_them(void **state)
@@ -1153,12 +1164,12 @@ static void readers_see_committed_rows_only(void **state)
 
 /* ---- crashes and full disks: in a child, whose exit status is the line that went wrong */
 
-#define CHILD_CHECK(cond)                                                        \
-    do {                                                                         \
-        if (!(cond)) {                                                           \
-            fprintf(stderr, "%s:%d: child: %s\n", __FILE__, __LINE__, #cond);    \
-            _exit(1);                                                            \
-        }                                                                        \
+#define CHILD_CHECK(cond)                                                     \
+    do {                                                                      \
+        if (!(cond)) {                                                        \
+            fprintf(stderr, "%s:%d: child: %s\n", __FILE__, __LINE__, #cond); \
+            _exit(1);                                                         \
+        }                                                                     \
     } while (0)
 
 struct acknowledged {

@@ -50,8 +50,10 @@ static bool find_type(const char *media, enum stk_binary_type *ret)
         const char *media;
         enum stk_binary_type type;
     } known[] = {
-        { "application/java-archive", STK_BINARY_JAR },   { "application/python-egg", STK_BINARY_EGG },
-        { "application/python-archive", STK_BINARY_EGG }, { "application/python-wheel", STK_BINARY_WHEEL },
+        { "application/java-archive", STK_BINARY_JAR },
+        { "application/python-egg", STK_BINARY_EGG },
+        { "application/python-archive", STK_BINARY_EGG },
+        { "application/python-wheel", STK_BINARY_WHEEL },
         { "application/zip", STK_BINARY_ZIP },
     };
     size_t len = strcspn(media, "; \t");

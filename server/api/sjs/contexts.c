@@ -91,13 +91,15 @@ static void create_failed(const struct sjs *sjs, struct stk_reply *reply, const 
     char text[512];
 
     switch (err->code) {
-    case STK_CONFLICT: stk_sjs_err(reply, 400, "context %s exists", name); return;
+    case STK_CONFLICT: stk_sjs_err(reply, 400, "%s", err->msg); return; /* "context <name> exists" */
     case STK_RUNNER:
-        stk_reply_json_take(reply, 500, json_pack("{s:s, s:o}", "status", "CONTEXT INIT ERROR", "result",
-                                                  stk_sjs_start_error(error_json, err->msg)));
+        stk_reply_json_take(reply, 500,
+                            json_pack("{s:s, s:o}", "status", "CONTEXT INIT ERROR", "result",
+                                      stk_sjs_start_error(error_json, err->msg)));
         return;
     case STK_TIMEOUT:
-        snprintf(text, sizeof text, "Ask timed out after [%lld ms]: the context is still starting, GET /contexts/%.255s shows how it goes",
+        snprintf(text, sizeof text,
+                 "Ask timed out after [%lld ms]: the context is still starting, GET /contexts/%.255s shows how it goes",
                  (long long)sjs->options->context_create_timeout_ms, name);
         stk_sjs_exc(reply, 500, "ERROR", text, "akka.pattern.AskTimeoutException", "");
         return;

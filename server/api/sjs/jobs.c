@@ -8,13 +8,15 @@
 /* ---- read */
 
 /* Replies with object and, beside it, the job's result, which is sent as it was stored. */
-static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, const struct stk_job_row *row, json_t *object_take)
+static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, const struct stk_job_row *row,
+                              json_t *object_take)
 {
     struct stk_err err;
     int fd;
 
     if (row->result) {
-        stk_reply_json_splice_take(reply, 200, object_take, "result", stk_text_data(row->result), stk_text_len(row->result));
+        stk_reply_json_splice_take(reply, 200, object_take, "result", stk_text_data(row->result),
+                                   stk_text_len(row->result));
         return;
     }
     if (!row->result_file) {
@@ -279,7 +281,8 @@ static int check_single(const struct sjs *sjs, struct stk_reply *reply, const st
         snprintf(text, sizeof text, "Python should have exactly one package file! Found: %zu", n);
         stk_sjs_exc(reply, 400, "JOB LOADING FAILED", text, "java.lang.Exception", "");
     } else {
-        stk_sjs_exc(reply, 400, "JOB LOADING FAILED: Malformed URL", "URIs are not supported: upload the file to /binaries and name it",
+        stk_sjs_exc(reply, 400, "JOB LOADING FAILED: Malformed URL",
+                    "URIs are not supported: upload the file to /binaries and name it",
                     "java.net.MalformedURLException", "");
     }
     return -1;
@@ -302,8 +305,9 @@ static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_r
         return -1;
     if (!s->context || !*s->context) {
         if (check_binaries(sjs, reply, s) == 0)
-            stk_sjs_err(reply, 400, "A context must be named: contexts for a single job are not supported, "
-                                    "create one with POST /contexts/<name> and give context=<name>");
+            stk_sjs_err(reply, 400,
+                        "A context must be named: contexts for a single job are not supported, "
+                        "create one with POST /contexts/<name> and give context=<name>");
         return -1;
     }
     return check_single(sjs, reply, s);
@@ -317,8 +321,9 @@ static void sync_ended(const struct sjs *sjs, struct stk_reply *reply, const str
         reply_with_result(sjs, reply, row, object);
         return;
     }
-    json_object_set_new(object, "status",
-                        json_string(row->state == STK_JOB_INVALID ? "VALIDATION FAILED" : stk_sjs_job_status(row->state)));
+    json_object_set_new(
+        object, "status",
+        json_string(row->state == STK_JOB_INVALID ? "VALIDATION FAILED" : stk_sjs_job_status(row->state)));
     json_object_set_new(object, "result", stk_sjs_job_error(row));
     stk_reply_json_take(reply, row->state == STK_JOB_INVALID ? 400 : 200, object);
 }
@@ -330,8 +335,9 @@ static void start_timed_out(struct stk_reply *reply, const struct stk_job_row *r
     if (row->id[0])
         json_object_set_new(body, "jobId", json_string(row->id));
     json_object_set_new(body, "status", json_string("ERROR"));
-    json_object_set_new(body, "result",
-                        json_string("Request timed out. Try using the /jobs/<jobID>, /jobs APIs to get status/results"));
+    json_object_set_new(
+        body, "result",
+        json_string("Request timed out. Try using the /jobs/<jobID>, /jobs APIs to get status/results"));
     stk_reply_json_take(reply, 500, body);
 }
 
@@ -363,8 +369,11 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
         return;
     }
     struct stk_job_spec spec = {
-        .context = s->context, .app = json_string_value(json_array_get(s->binaries, 0)), .class_path = s->class_path,
-        .config = config, .config_len = config_len,
+        .context = s->context,
+        .app = json_string_value(json_array_get(s->binaries, 0)),
+        .class_path = s->class_path,
+        .config = config,
+        .config_len = config_len,
     };
 
     if (stk_job_submit(sjs->core, &spec, s->sync ? STK_WAIT_FINAL : STK_WAIT_ACCEPTED, timeout_ms, &row, &err) == 0) {
@@ -430,7 +439,8 @@ void stk_sjs_jobs_delete(struct stk_request *r, struct stk_reply *reply, void *a
         killed(reply, id, before, &row);
         stk_job_row_done(&row);
     } else if (err.code == STK_TIMEOUT) { /* it was asked to stop and will: what SJS means by this answer */
-        stk_reply_json_take(reply, 202, json_pack("{s:s, s:s}", "status", "KILLED", "result", "the job is still being stopped"));
+        stk_reply_json_take(reply, 202,
+                            json_pack("{s:s, s:s}", "status", "KILLED", "result", "the job is still being stopped"));
     } else {
         no_such_job(reply, id, "kill a job", &err);
     }

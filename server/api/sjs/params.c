@@ -21,13 +21,15 @@ static bool one_of(const char *text, const char *const *words)
 
 int stk_sjs_query_bool(struct stk_request *r, struct stk_reply *reply, const char *name, bool *value)
 {
-    static const char *const yes[] = { "true", "yes", "on", "1", NULL }, *const no[] = { "false", "no", "off", "0", NULL };
+    static const char *const yes[] = { "true", "yes", "on", "1", NULL }, *const no[] = { "false", "no", "off", "0",
+                                                                                         NULL };
     const char *text = stk_request_query(r, name);
 
     if (!text || !*text)
         return 0;
     if (!one_of(text, yes) && !one_of(text, no)) {
-        stk_sjs_err(reply, 400, "The query parameter '%s' was malformed:\n'%s' is not a valid Boolean value", name, text);
+        stk_sjs_err(reply, 400, "The query parameter '%s' was malformed:\n'%s' is not a valid Boolean value", name,
+                    text);
         return -1;
     }
     *value = one_of(text, yes);
@@ -42,8 +44,9 @@ int stk_sjs_query_int(struct stk_request *r, struct stk_reply *reply, const char
     if (!text || !*text)
         return 0;
     if (stk_parse_i64(text, INT32_MIN, INT32_MAX, &n, NULL) < 0) {
-        stk_sjs_err(reply, 400, "The query parameter '%s' was malformed:\n'%s' is not a valid 32-bit signed integer value",
-                    name, text);
+        stk_sjs_err(reply, 400,
+                    "The query parameter '%s' was malformed:\n'%s' is not a valid 32-bit signed integer value", name,
+                    text);
         return -1;
     }
     *value = (int)n;
@@ -74,6 +77,7 @@ int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret)
         return -1;
     }
     limits.max_depth = DEPTH_MAX;
+    limits.max_bytes = SIZE_MAX; /* the route's limit held already */
     *ret = text.len > 0 ? stk_hocon_parse(text.data, text.len, &limits, &err) : json_object();
     if (*ret)
         return 0;

@@ -52,11 +52,12 @@ void stk_sjs_err(struct stk_reply *reply, int status, const char *fmt, ...)
     stk_reply_json_take(reply, status, json_pack("{s:s, s:o}", "status", "ERROR", "result", stk_sjs_string(text)));
 }
 
-void stk_sjs_exc(struct stk_reply *reply, int status, const char *status_text, const char *message, const char *error_class,
-                 const char *stack)
+void stk_sjs_exc(struct stk_reply *reply, int status, const char *status_text, const char *message,
+                 const char *error_class, const char *stack)
 {
-    json_t *body = json_pack("{s:s, s:{s:o, s:o, s:o}}", "status", status_text, "result", "message", stk_sjs_string(message),
-                             "errorClass", stk_sjs_string(error_class), "stack", stk_sjs_string(stack));
+    json_t *body =
+        json_pack("{s:s, s:{s:o, s:o, s:o}}", "status", status_text, "result", "message", stk_sjs_string(message),
+                  "errorClass", stk_sjs_string(error_class), "stack", stk_sjs_string(stack));
 
     stk_reply_json_take(reply, status, body);
 }
@@ -72,9 +73,7 @@ void stk_sjs_failed(struct stk_reply *reply, const char *what, const struct stk_
         stk_sjs_err(reply, 503, "%s", err->msg);
         stk_reply_header(reply, "Retry-After", "1");
         return;
-    case STK_TIMEOUT:
-        stk_sjs_exc(reply, 500, "ERROR", err->msg, "akka.pattern.AskTimeoutException", "");
-        return;
+    case STK_TIMEOUT: stk_sjs_exc(reply, 500, "ERROR", err->msg, "akka.pattern.AskTimeoutException", ""); return;
     case STK_OK:
     case STK_RUNNER:
     case STK_INTERNAL: break;

@@ -221,7 +221,8 @@ static int make_hive(struct stk_sjs_spec *s, struct stk_err *err)
 {
     static const char asked_key[] = "spark.session.hive.enabled", key[] = "spark.sql.catalogImplementation";
     const char *asked = json_string_value(json_object_get(s->spark_conf, asked_key));
-    bool on = asked && (strcasecmp(asked, "true") == 0 || strcasecmp(asked, "yes") == 0 || strcasecmp(asked, "on") == 0);
+    bool on =
+        asked && (strcasecmp(asked, "true") == 0 || strcasecmp(asked, "yes") == 0 || strcasecmp(asked, "on") == 0);
     int rc = 0;
 
     if ((on || strcmp(s->spec.kind, "hive") == 0) && !json_object_get(s->spark_conf, key))
@@ -242,7 +243,8 @@ static int make_slots(struct stk_sjs_spec *s, const json_t *settings, struct stk
         if (!value || json_is_null(value))
             continue;
         if (!text || stk_parse_i64(text, 1, SLOTS_MAX, &n, NULL) < 0)
-            return stk_fail(err, STK_INVALID, "the context setting '%s' must be a whole number from 1 to %d", keys[i], SLOTS_MAX);
+            return stk_fail(err, STK_INVALID, "the context setting '%s' must be a whole number from 1 to %d", keys[i],
+                            SLOTS_MAX);
     }
     s->spec.max_jobs = (int)n;
     return 0;
@@ -295,7 +297,8 @@ static int check_unsupported(const json_t *settings, struct stk_err *err)
                      (json_is_string(value) && json_string_length(value) == 0);
 
         if (!empty)
-            return stk_fail(err, STK_INVALID, "the context setting '%s' is not supported: name binaries when starting jobs", keys[i]);
+            return stk_fail(err, STK_INVALID,
+                            "the context setting '%s' is not supported: name binaries when starting jobs", keys[i]);
     }
     return 0;
 }
@@ -303,7 +306,9 @@ static int check_unsupported(const json_t *settings, struct stk_err *err)
 int stk_sjs_spec_make(struct stk_sjs_spec *ret, const char *name, const json_t *settings, struct stk_err *err)
 {
     struct stk_sjs_spec s = {
-        .spark_conf = json_object(), .hadoop_conf = json_object(), .python_paths = json_array(),
+        .spark_conf = json_object(),
+        .hadoop_conf = json_object(),
+        .python_paths = json_array(),
         .settings = json_deep_copy(settings),
     };
 

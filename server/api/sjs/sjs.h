@@ -23,8 +23,8 @@ stk_handler stk_sjs_jobs_list, stk_sjs_jobs_get, stk_sjs_jobs_config, stk_sjs_jo
 void stk_sjs_ok(struct stk_reply *reply, int status, const char *result); /* result NULL: none */
 void stk_sjs_err(struct stk_reply *reply, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* {"status": status_text, "result": {message, errorClass, stack}}; NULL texts are "". */
-void stk_sjs_exc(struct stk_reply *reply, int status, const char *status_text, const char *message, const char *error_class,
-                 const char *stack);
+void stk_sjs_exc(struct stk_reply *reply, int status, const char *status_text, const char *message,
+                 const char *error_class, const char *stack);
 /* The answer to what no route words by itself; what is the server's own fault is logged. */
 void stk_sjs_failed(struct stk_reply *reply, const char *what, const struct stk_err *err);
 void stk_sjs_too_many_waiting(struct stk_reply *reply);

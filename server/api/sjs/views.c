@@ -119,8 +119,8 @@ json_t *stk_sjs_context(const struct stk_context_row *row)
     stk_time_utc(started, row->started_us);
     if (row->ended_us)
         stk_time_utc(ended, row->ended_us);
-    object = json_pack("{s:s, s:o, s:s, s:s, s:s}", "id", row->id, "name", text_or_empty(row->name), "startTime", started,
-                       "endTime", ended, "state", stk_sjs_context_state(row->state));
+    object = json_pack("{s:s, s:o, s:s, s:s, s:s}", "id", row->id, "name", text_or_empty(row->name), "startTime",
+                       started, "endTime", ended, "state", stk_sjs_context_state(row->state));
     if (!stk_context_is_final(row->state)) {
         if (row->application_id)
             object = with(object, "applicationId", text_or_empty(row->application_id));
@@ -178,8 +178,8 @@ static bool is_code(const struct failure *f, const char *code)
 
 static json_t *error_object(const char *message, const char *class, const char *stack)
 {
-    return json_pack("{s:o, s:o, s:o}", "message", stk_sjs_string(message), "errorClass", stk_sjs_string(class), "stack",
-                     stk_sjs_string(stack));
+    return json_pack("{s:o, s:o, s:o}", "message", stk_sjs_string(message), "errorClass", stk_sjs_string(class),
+                     "stack", stk_sjs_string(stack));
 }
 
 /* ValueError('Deliberate failure'), as Python's repr() shows it. */
@@ -254,7 +254,9 @@ static void add_message(struct stk_buf *out, const struct failure *f)
 static json_t *python_error(const struct failure *f)
 {
     stk_auto_buf message = { 0 };
-    const char *class = f->class ? f->class : is_code(f, "VALIDATION_FAILED") ? "sparkjobserver.api.ValidationProblem" : f->code;
+    const char *class = f->class                          ? f->class
+                        : is_code(f, "VALIDATION_FAILED") ? "sparkjobserver.api.ValidationProblem"
+                                                          : f->code;
 
     add_message(&message, f);
     return message.failed ? NULL : error_object(message.data, class, f->traceback ? f->traceback : f->log_tail);
@@ -297,5 +299,6 @@ json_t *stk_sjs_start_error(const char *error_json, const char *message)
     add_tail(&stack, f.log_tail);
     if (text.failed || stack.failed)
         return NULL;
-    return error_object(text.data, f.class ? f.class : "java.lang.RuntimeException", stack.data + (stack.data[0] == '\n'));
+    return error_object(text.data, f.class ? f.class : "java.lang.RuntimeException",
+                        stack.data + (stack.data[0] == '\n'));
 }

@@ -3,6 +3,7 @@
 append      a file: adds the line "<job> <attempt>"; the proof of what ran how often
 touch       a file: makes it
 print       text for standard error
+print_hex   bytes for it
 wait        a file: waits until it is there
 sleep       seconds
 do          one of the functions below, by name
@@ -41,6 +42,8 @@ def start(worker, run):
         open(wish["touch"], "w").close()
     if "print" in wish:
         print(wish["print"], file=sys.stderr, flush=True)
+    if "print_hex" in wish:
+        os.write(2, bytes.fromhex(wish["print_hex"]))
     while "wait" in wish and not os.path.exists(wish["wait"]):
         yield
     end = time.monotonic() + wish.get("sleep", 0)
@@ -88,6 +91,10 @@ def do_error(worker, run, wish):
         "code": "USER_EXCEPTION", "message": "Deliberate failure", "class": "ValueError", "exit_code": 4, "retry": "never",
         "traceback": 'Traceback (most recent call last):\n  File "job.py", line 3, in run_job\nValueError: Deliberate failure\n',
         "file": "job.py", "line": 3, "source": "raise ValueError('Deliberate failure')", **wish.get("error", {})}}
+
+
+def do_nul_error(worker, run, wish):
+    return {"outcome": "error", "error": {"code": "USER_EXCEPTION", "message": "before\0after", "class": "E", "retry": "never"}}
 
 
 def do_invalid(worker, run, wish):

@@ -1,0 +1,212 @@
+/* What callers may ask of contexts: create, delete, get, list. */
+#include "live.h"
+
+#include "stoker/clock.h"
+#include "stoker/tree.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Callers that waited for a create get the cause with the error. */
+struct create {
+    struct ticket t;
+    struct stk_core *core;
+    struct stk_context_row row;
+};
+
+static void copy_row(struct stk_context_row *to, const struct stk_context_row *from)
+{
+    *to = *from;
+    to->spec = NULL;
+    stk_text_ref(to->name);
+    stk_text_ref(to->application_id);
+    stk_text_ref(to->ui_url);
+    stk_text_ref(to->error);
+}
+
+void context_answer_creators(struct context *ctx, const struct stk_err *err)
+{
+    struct ticket *t;
+
+    STAILQ_FOREACH(t, &ctx->creators, link)
+    {
+        struct create *c = (struct create *)t;
+
+        pthread_mutex_lock(&t->lock);
+        stk_context_row_done(&c->row);
+        copy_row(&c->row, &ctx->row);
+        pthread_mutex_unlock(&t->lock);
+    }
+    ticket_answer_all(&ctx->creators, err);
+}
+
+/* ---- create */
+
+static void free_create(struct ticket *t)
+{
+    struct create *c = (struct create *)t;
+
+    stk_context_row_done(&c->row);
+    free(c);
+}
+
+static void on_created(void *arg, const struct stk_err *err)
+{
+    struct context *ctx = arg;
+
+    ctx->commits--;
+    if (err) {
+        context_answer_creators(ctx, err);
+        context_dir_remove(ctx->core, ctx->row.id, NULL, NULL);
+        context_free(ctx);
+        return;
+    }
+    context_launch_or_end(ctx);
+}
+
+static void on_create(struct stk_task *task)
+{
+    struct create *c = (struct create *)task;
+    struct stk_core *core = c->core;
+    const char *name = stk_text_data(c->row.name);
+    struct stk_err err;
+    struct context *ctx = NULL;
+    int rc = 0;
+
+    if (core->stopping)
+        rc = stk_fail(&err, STK_LIMIT, "the server is stopping");
+    else if (context_find_active(core, name))
+        rc = stk_fail(&err, STK_CONFLICT, "context %s exists", name);
+    else if (core->n_contexts >= core->o.max_contexts)
+        rc = stk_fail(&err, STK_LIMIT, "there are %d contexts, the limit 'max-contexts'", core->n_contexts);
+    else if (!(ctx = context_new(core)))
+        rc = stk_fail(&err, STK_INTERNAL, "out of memory");
+    if (rc == 0) {
+        copy_row(&ctx->row, &c->row);
+        ctx->row.spec = stk_text_ref(c->row.spec);
+        ctx->row.state = STK_CONTEXT_CREATING;
+        ctx->row.started_us = stk_wall_us();
+        HASH_ADD_STR(core->contexts, row.id, ctx);
+        rc = stk_store_context_created(core->store, &ctx->row, on_created, ctx, &err);
+        if (rc < 0)
+            context_free(ctx);
+    }
+    if (rc < 0) {
+        ticket_answer(&c->t, &err);
+        return;
+    }
+    ctx->commits++;
+    STAILQ_INSERT_TAIL(&ctx->creators, &c->t, link);
+}
+
+static void remove_unused_dir(struct stk_core *core, const char *id)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "contexts/%s", id);
+    stk_remove_tree(core->o.state_dir_fd, path);
+}
+
+int stk_context_create(struct stk_core *core, const struct stk_context_spec *spec, int64_t timeout_ms,
+                       struct stk_context_row *ret, struct stk_text **ret_error, struct stk_err *err)
+{
+    struct create *c = calloc(1, sizeof *c);
+    int rc;
+
+    *ret = (struct stk_context_row){ 0 };
+    if (ret_error)
+        *ret_error = NULL;
+    if (!c)
+        return stk_fail(err, STK_INTERNAL, "out of memory");
+    ticket_init(&c->t, on_create, free_create);
+    c->core = core;
+    stk_uuid(c->row.id);
+    c->row.name = stk_text_new(spec->name, strlen(spec->name));
+    c->row.spec = context_spec_text(core, spec, c->row.id);
+    c->row.max_jobs = spec->max_jobs > 0 ? spec->max_jobs : core->o.max_jobs;
+    if (!c->row.name || !c->row.spec || context_dir_make(core, c->row.id, stk_text_data(c->row.spec), err) < 0) {
+        atomic_store(&c->t.refs, 1);
+        ticket_unref(&c->t);
+        return err && err->code != STK_OK ? -1 : stk_fail(err, STK_INTERNAL, "out of memory");
+    }
+    if (ticket_call(&c->t, core->loop, timeout_ms)) {
+        rc = c->t.rc;
+        if (rc < 0 && err)
+            *err = c->t.err;
+        if (rc < 0 && ret_error)
+            *ret_error = stk_text_ref(c->row.error);
+        if (rc < 0 && !c->row.started_us) /* refused: it never was */
+            remove_unused_dir(core, c->row.id);
+        if (rc == 0)
+            copy_row(ret, &c->row);
+    } else {
+        rc = stk_fail(err, STK_TIMEOUT, "the context is still starting");
+    }
+    ticket_unref(&c->t);
+    return rc;
+}
+
+/* ---- delete */
+
+struct delete {
+    struct ticket t;
+    struct stk_core *core;
+    char *name;
+    bool force;
+};
+
+static void free_delete(struct ticket *t)
+{
+    free(((struct delete *)t)->name);
+    free(t);
+}
+
+static void on_delete(struct stk_task *task)
+{
+    struct delete *d = (struct delete *)task;
+    struct context *ctx = context_find_active(d->core, d->name);
+    struct stk_err err;
+
+    if (!ctx) {
+        stk_fail(&err, STK_NOT_FOUND, "context %s not found", d->name);
+        ticket_answer(&d->t, &err);
+        return;
+    }
+    STAILQ_INSERT_TAIL(&ctx->stoppers, &d->t, link);
+    context_end(ctx, STK_CONTEXT_STOPPED, NULL, d->force);
+}
+
+int stk_context_delete(struct stk_core *core, const char *name, bool force, int64_t timeout_ms, struct stk_err *err)
+{
+    struct delete *d = calloc(1, sizeof *d);
+    int rc;
+
+    if (!d || !(d->name = strdup(name))) {
+        free(d);
+        return stk_fail(err, STK_INTERNAL, "out of memory");
+    }
+    ticket_init(&d->t, on_delete, free_delete);
+    d->core = core;
+    d->force = force;
+    if (ticket_call(&d->t, core->loop, timeout_ms)) {
+        rc = d->t.rc;
+        if (rc < 0 && err)
+            *err = d->t.err;
+    } else {
+        rc = stk_fail(err, STK_TIMEOUT, "the context is still being stopped");
+    }
+    ticket_unref(&d->t);
+    return rc;
+}
+
+/* ---- reads */
+
+int stk_context_get(struct stk_core *core, const char *name, struct stk_context_row *ret, struct stk_err *err)
+{
+    return stk_store_context_get(core->store, name, ret, err);
+}
+
+int stk_context_list(struct stk_core *core, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err)
+{
+    return stk_store_context_list(core->store, ret, ret_n, err);
+}

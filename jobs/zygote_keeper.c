@@ -1,0 +1,274 @@
+/* What a context's zygote and keeper say: messages, and the hello with which they tell where they stand. */
+#include "live.h"
+
+#include "stoker/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- messages */
+
+static bool known_worker_pid(struct worker *w, json_t *msg)
+{
+    w->p.id.pid = (pid_t)json_integer_value(json_object_get(msg, "pid"));
+    return stk_process_identify(w->p.id.pid, &w->p.id, NULL) == 0;
+}
+
+static void record_process(struct process *p, const char *role)
+{
+    stk_store_process_started(p->context->core->store, p->context->row.id, role, &p->id, NULL);
+}
+
+static void on_forked(struct context *ctx, json_t *msg)
+{
+    const char *process = json_string_value(json_object_get(msg, "process"));
+    struct worker *w;
+
+    if (process && strcmp(process, "k") == 0) {
+        if (!ctx->keeper.known && stk_process_identify((pid_t)json_integer_value(json_object_get(msg, "pid")), &ctx->keeper.id, NULL) == 0) {
+            record_process(&ctx->keeper, "keeper");
+            context_watch(&ctx->keeper);
+        }
+        return;
+    }
+    w = process ? worker_find(ctx, process) : NULL;
+    if (!w || w->p.known || !known_worker_pid(w, msg))
+        return; /* gone already: its `exited` follows */
+    record_process(&w->p, "worker");
+    context_watch(&w->p);
+    if (w->state == W_FORKING)
+        w->state = W_ATTACHING;
+}
+
+static void keeper_is_gone(struct context *ctx, json_t *exit)
+{
+    bool starting = ctx->row.state == STK_CONTEXT_CREATING;
+    json_t *sig = json_object_get(exit, "signal");
+    char what[120];
+
+    ctx->keeper.dead = true;
+    stk_store_process_ended(ctx->core->store, ctx->row.id, "k", NULL);
+    if (ctx->zygote.conn)
+        stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "ack_exit", "process", "k"));
+    spool_remove_exit(ctx->core, ctx->row.id, "k");
+    if (!ctx->ending) {
+        if (json_is_integer(sig))
+            snprintf(what, sizeof what, "the keeper process of the context was ended by signal %d", (int)json_integer_value(sig));
+        else
+            snprintf(what, sizeof what, "the keeper process of the context has ended with status %d",
+                     (int)json_integer_value(json_object_get(exit, "status")));
+        context_end(ctx, starting ? STK_CONTEXT_FAILED : STK_CONTEXT_LOST,
+                    context_log_error(ctx, starting ? "CONTEXT_FAILED" : "CONTEXT_LOST", what), false);
+    }
+    context_check_gone(ctx);
+}
+
+static void on_exited(struct context *ctx, json_t *msg)
+{
+    const char *process = json_string_value(json_object_get(msg, "process"));
+    struct worker *w = process ? worker_find(ctx, process) : NULL;
+
+    if (w)
+        worker_exited(w, msg);
+    else if (process && strcmp(process, "k") == 0)
+        keeper_is_gone(ctx, msg);
+    else if (process)
+        stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "ack_exit", "process", process));
+}
+
+static void on_started(struct context *ctx, json_t *msg)
+{
+    const char *app = json_string_value(json_object_get(msg, "application_id"));
+    const char *ui = json_string_value(json_object_get(msg, "ui_url"));
+    pid_t jvm = (pid_t)json_integer_value(json_object_get(msg, "jvm_pid"));
+
+    if (!ctx->jvm.known && stk_process_identify(jvm, &ctx->jvm.id, NULL) == 0) {
+        record_process(&ctx->jvm, "jvm");
+        context_watch(&ctx->jvm);
+    }
+    if (ctx->ending || ctx->row.state != STK_CONTEXT_CREATING)
+        return;
+    ctx->row.application_id = app ? stk_text_new(app, strlen(app)) : NULL;
+    ctx->row.ui_url = ui ? stk_text_new(ui, strlen(ui)) : NULL;
+    context_move(ctx, STK_CONTEXT_RUNNING);
+    queue_dispatch(ctx); /* and the first spare worker */
+}
+
+static void on_broken(struct context *ctx, json_t *msg)
+{
+    json_t *error = json_object_get(msg, "error");
+    stk_auto_free char *text = json_is_object(error) ? json_dumps(error, JSON_COMPACT) : NULL;
+
+    if (ctx->ending)
+        return;
+    context_end(ctx, ctx->row.state == STK_CONTEXT_CREATING ? STK_CONTEXT_FAILED : STK_CONTEXT_LOST,
+                text ? stk_text_new(text, strlen(text)) : context_log_error(ctx, "CONTEXT_FAILED", "Spark could not be started"), false);
+}
+
+static void on_admitted(struct context *ctx, json_t *msg)
+{
+    const char *process = json_string_value(json_object_get(msg, "worker"));
+    struct worker *w = process ? worker_find(ctx, process) : NULL;
+
+    if (!w || w->state != W_ADMITTING || !ctx->zygote.conn)
+        return;
+    w->state = W_FORKING;
+    stk_conn_send_take(ctx->zygote.conn,
+                       json_pack("{s:s, s:s, s:s, s:{s:O, s:O}}", "type", "fork", "process", process, "role", "worker", "gateway",
+                                 "port", json_object_get(msg, "port"), "secret", json_object_get(msg, "secret")));
+}
+
+static void on_cancelled(struct context *ctx, json_t *msg)
+{
+    const char *id = json_string_value(json_object_get(msg, "job"));
+    struct job *job = id ? job_find(ctx->core, id) : NULL;
+
+    if (job && job->row.state == STK_JOB_CANCELLING && json_integer_value(json_object_get(msg, "attempt")) == job->row.attempt)
+        cancel_keeper_over(job);
+}
+
+bool context_message(struct process *p, const char *type, json_t *msg)
+{
+    static const struct {
+        enum role role;
+        const char *type;
+        void (*fn)(struct context *ctx, json_t *msg);
+    } handlers[] = {
+        { ROLE_ZYGOTE, "forked", on_forked },   { ROLE_ZYGOTE, "exited", on_exited },     { ROLE_KEEPER, "started", on_started },
+        { ROLE_KEEPER, "failed", on_broken },   { ROLE_KEEPER, "ended", on_broken },      { ROLE_KEEPER, "admitted", on_admitted },
+        { ROLE_KEEPER, "cancelled", on_cancelled },
+    };
+
+    if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
+        stk_info("context", "phase", "context", p->context->row.id, "phase", json_string_value(json_object_get(msg, "phase")));
+        return true;
+    }
+    for (size_t i = 0; i < STK_LEN(handlers); i++) {
+        if (handlers[i].role == p->role && strcmp(handlers[i].type, type) == 0) {
+            handlers[i].fn(p->context, msg);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- hello */
+
+static void fork_keeper(struct context *ctx)
+{
+    ctx->keeper_forked = true;
+    stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s, s:s}", "type", "fork", "process", "k", "role", "keeper"));
+}
+
+static bool lists_process(json_t *list, const char *process)
+{
+    json_t *entry;
+    size_t i;
+
+    json_array_foreach(list, i, entry)
+    {
+        const char *name = json_is_string(entry) ? json_string_value(entry) : json_string_value(json_object_get(entry, "process"));
+
+        if (name && strcmp(name, process) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void zygote_hello(struct context *ctx, json_t *hello)
+{
+    json_t *children = json_object_get(hello, "children"), *exits = json_object_get(hello, "exits"), *entry;
+    struct worker *w, *next;
+    size_t i;
+
+    if (ctx->ending) {
+        context_tell_to_stop(ctx, ctx->core->o.stop_grace_ms);
+    }
+    json_array_foreach(children, i, entry)
+    {
+        const char *process = json_string_value(json_object_get(entry, "process"));
+
+        if (process && strcmp(process, "k") != 0 && !worker_find(ctx, process))
+            stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "kill", "process", process));
+        else
+            on_forked(ctx, entry);
+    }
+    json_array_foreach(exits, i, entry) on_exited(ctx, entry);
+    for (w = LIST_FIRST(&ctx->workers); w; w = next) { /* those it knows nothing of never came to be, or are long gone */
+        next = LIST_NEXT(w, link);
+        if (w->state != W_ADMITTING && !lists_process(children, w->p.id.process))
+            worker_exited(w, NULL);
+    }
+    for (struct job *job = ctx->core->jobs; job; job = job->hh.next) {
+        if (job->context == ctx && job->killed)
+            cancel_kill(job); /* it was not connected when it was to be told */
+    }
+    if (!ctx->ending && !ctx->keeper.known && !lists_process(exits, "k"))
+        fork_keeper(ctx);
+}
+
+static void keeper_hello(struct context *ctx, json_t *hello)
+{
+    const char *state = json_string_value(json_object_get(hello, "state"));
+    json_t *workers = json_object_get(hello, "workers"), *entry;
+    struct worker *w;
+    struct job *job;
+    size_t i;
+
+    if (state && strcmp(state, "running") == 0)
+        on_started(ctx, json_object_get(hello, "started"));
+    else if (state && (strcmp(state, "failed") == 0 || strcmp(state, "ended") == 0))
+        on_broken(ctx, hello);
+    json_array_foreach(workers, i, entry)
+    {
+        const char *process = json_string_value(entry);
+
+        if (process && !worker_find(ctx, process))
+            stk_conn_send_take(ctx->keeper.conn, json_pack("{s:s, s:s}", "type", "gone", "worker", process));
+    }
+    LIST_FOREACH(w, &ctx->workers, link)
+    {
+        if (w->state == W_ADMITTING)
+            worker_admit(w);
+    }
+    for (job = ctx->core->jobs; job; job = job->hh.next) {
+        if (job->context == ctx && job->row.state == STK_JOB_CANCELLING)
+            cancel_resume(job);
+    }
+    queue_dispatch(ctx);
+}
+
+bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello, const char **ret_refusal)
+{
+    bool is_zygote = strcmp(role, "zygote") == 0;
+    struct process *p = is_zygote ? &ctx->zygote : &ctx->keeper;
+    pid_t pid = (pid_t)json_integer_value(json_object_get(hello, "pid"));
+
+    if (strcmp(role, "worker") == 0)
+        return worker_hello(ctx, conn, hello, ret_refusal);
+    if (!is_zygote && strcmp(role, "keeper") != 0) {
+        *ret_refusal = "unknown role";
+        return false;
+    }
+    if (p->known && p->id.pid != pid) {
+        *ret_refusal = "another process has this role";
+        return false;
+    }
+    if (!p->known) { /* the keeper may dial before the zygote has told of it */
+        if (stk_process_identify(pid, &p->id, NULL) < 0) {
+            *ret_refusal = "no such process";
+            return false;
+        }
+        record_process(p, role);
+        context_watch(p);
+    }
+    if (p->conn)
+        stk_conn_close(p->conn);
+    p->conn = conn;
+    stk_conn_welcome(conn, p);
+    if (is_zygote)
+        zygote_hello(ctx, hello);
+    else
+        keeper_hello(ctx, hello);
+    return true;
+}
