@@ -306,11 +306,11 @@ void context_check_gone(struct context *ctx)
     }
     if (alive)
         return;
-    ctx->closed = true; /* settling comes back here */
+    ctx->closed = true; /* settling and forgetting come back here */
     settle_what_ran(ctx);
-    ctx->closed = false;
     if (ctx->end_state == STK_CONTEXT_CREATING && ctx->core->stopping)
         forget_queue(ctx);
+    ctx->closed = false;
     staying = ctx->end_state == STK_CONTEXT_CREATING && !ctx->core->stopping ? ctx->n_queued : 0;
     if (ctx->n_jobs > staying)
         return; /* the last of them comes back here */

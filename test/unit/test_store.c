@@ -2,6 +2,7 @@
 #include "stoker/store.h"
 
 #include "stoker/clock.h"
+#include "stoker/tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -129,7 +130,7 @@ static int setup_closed(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
-    strcpy(f->dir, "/tmp/stoker-test-XXXXXX");
+    snprintf(f->dir, sizeof f->dir, "%s", "/tmp/stoker-test-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     f->dir_fd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(f->dir_fd >= 0);
@@ -149,15 +150,13 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    char command[128];
 
     if (f->store)
         stk_store_close(f->store);
     close(f->dir_fd);
     pthread_mutex_destroy(&f->queue.lock);
     pthread_cond_destroy(&f->queue.cond);
-    snprintf(command, sizeof command, "rm -rf %s", f->dir);
-    assert_int_equal(0, system(command));
+    assert_int_equal(0, stk_remove_tree(AT_FDCWD, f->dir));
     free(f);
     return 0;
 }
@@ -268,7 +267,7 @@ static struct stk_job_row new_job(void)
     };
 
     stk_uuid(row.id);
-    strcpy(row.context_id, "7d5c1f2e-0000-4000-8000-000000000001");
+    snprintf(row.context_id, sizeof row.context_id, "%s", "7d5c1f2e-0000-4000-8000-000000000001");
     return row;
 }
 
@@ -448,7 +447,7 @@ static void job_is_kept_as_it_was_given(void **state)
     stk_job_row_done(&got);
 
     row.attempt = 2;
-    strcpy(row.worker.process, "w-3fa9c1d2");
+    snprintf(row.worker.process, sizeof row.worker.process, "%s", "w-3fa9c1d2");
     row.worker.pid = 4711;
     row.worker.start_time = 1ULL << 40;
     stk_uuid(row.worker.boot_id);
@@ -483,7 +482,7 @@ static void worker_can_be_taken_back(void **state)
     struct stk_job_row row = new_job(), got;
 
     row.state = STK_JOB_STARTING;
-    strcpy(row.worker.process, "w-1");
+    snprintf(row.worker.process, sizeof row.worker.process, "%s", "w-1");
     row.worker.pid = 7;
     submit(f, &row);
     memset(&row.worker, 0, sizeof row.worker);
@@ -832,7 +831,7 @@ static void what_is_live_is_found_after_a_restart(void **state)
     const char *context_id = "7d5c1f2e-0000-4000-8000-000000000001";
     size_t n;
 
-    strcpy(w.process, "w-00000001");
+    snprintf(w.process, sizeof w.process, "%s", "w-00000001");
     w.pid = 11;
     assert_int_equal(0, stk_store_process_started(f->store, context_id, "keeper", &k, NULL));
     assert_int_equal(0, stk_store_process_started(f->store, context_id, "worker", &w, NULL));
@@ -899,7 +898,7 @@ static struct stk_binary_row add_binary(struct fixture *f, const char *name, con
     struct stk_binary_row row = { .name = text(name), .type = STK_BINARY_EGG, .bytes = 3 };
     struct answer a = { 0 };
 
-    strcpy(row.digest, digest);
+    snprintf(row.digest, sizeof row.digest, "%s", digest);
     make_upload(f, "up-1", "up-2");
     assert_int_equal(0, stk_store_binary_added(f->store, &row, "up-1", "up-2", on_done, &a, NULL));
     expect_done(f, &a);
@@ -1031,7 +1030,7 @@ static void failed_upload_leaves_nothing(void **state)
     struct stk_err err;
     sqlite3 *lock;
 
-    strcpy(row.digest, digest_a);
+    snprintf(row.digest, sizeof row.digest, "%s", digest_a);
     make_upload(f, "up-1", "up-2");
     assert_int_equal(0, stk_store_binary_added(f->store, &row, "missing", "up-2", on_done, &a, NULL));
     wait_for(f, &a);
@@ -1039,7 +1038,7 @@ static void failed_upload_leaves_nothing(void **state)
     assert_false(exists(f, "unpacked", digest_a));
     assert_false(exists(f, "tmp", "up-2"));
 
-    strcpy(row.digest, "../../etc/passwd");
+    snprintf(row.digest, sizeof row.digest, "%s", "../../etc/passwd");
     assert_int_equal(0, stk_store_binary_added(f->store, &row, "up-1", NULL, on_done, &b, NULL));
     wait_for(f, &b);
     assert_int_equal(STK_INTERNAL, b.code);
