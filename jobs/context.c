@@ -136,6 +136,21 @@ void context_watch(struct process *p)
         p->dead = true;
 }
 
+bool context_found(struct process *p, pid_t pid)
+{
+    static const char *const roles[] = {
+        [ROLE_ZYGOTE] = "zygote", [ROLE_KEEPER] = "keeper", [ROLE_WORKER] = "worker", [ROLE_JVM] = "jvm",
+    };
+
+    if (p->known)
+        return true;
+    if (stk_process_identify(pid, &p->id, NULL) < 0)
+        return false;
+    stk_store_process_started(p->context->core->store, p->context->row.id, roles[p->role], &p->id, NULL);
+    context_watch(p);
+    return true;
+}
+
 void context_close_process(struct process *p)
 {
     if (p->conn)

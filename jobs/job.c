@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { RETRY_COMMIT_MS = 1000 };
 
@@ -170,15 +171,36 @@ static bool is_plain_name(const char *name)
     return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < 128;
 }
 
-static void take_result(struct job *job, json_t *done)
+/* false: what came is no result. It is checked because it came from a process that runs user code, and clients get it as it is. */
+static bool take_result(struct job *job, json_t *done)
 {
     const char *file = json_string_value(json_object_get(done, "result_file"));
+    json_t *text = json_object_get(done, "result");
+    json_auto_t *value = json_is_string(text) ? json_loadb(json_string_value(text), json_string_length(text),
+                                                           JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL)
+                                              : NULL;
 
-    job->row.result = text_field(done, "result");
-    job->row.result_bytes = (int64_t)stk_text_len(job->row.result);
-    if (!job->row.result && file && is_plain_name(file)) {
-        job->row.result_file = stk_text_new(file, strlen(file));
-        job->row.result_bytes = json_integer_value(json_object_get(done, "result_bytes"));
+    if (value) {
+        job->row.result = text_field(done, "result");
+        job->row.result_bytes = (int64_t)stk_text_len(job->row.result);
+        return true;
+    }
+    if (text || !file || !is_plain_name(file))
+        return false;
+    job->row.result_file = stk_text_new(file, strlen(file));
+    job->row.result_bytes = json_integer_value(json_object_get(done, "result_bytes"));
+    return true;
+}
+
+/* User code may put NULs into its texts; readers of the error object need not cope with them. */
+static void replace_nul_escapes(char *json)
+{
+    for (char *p = json; *p; p++) {
+        if (*p != '\\')
+            continue;
+        if (strncmp(p + 1, "u0000", 5) == 0)
+            memcpy(p + 1, "ufffd", 5);
+        p++;
     }
 }
 
@@ -187,14 +209,20 @@ void job_settle_done(struct job *job, json_t *done)
     const char *outcome = json_string_value(json_object_get(done, "outcome"));
     json_t *error = json_object_get(done, "error");
     stk_auto_free char *text = json_is_object(error) ? json_dumps(error, JSON_COMPACT) : NULL;
-    struct stk_text *failure = text ? stk_text_new(text, strlen(text)) : NULL;
+    struct stk_text *failure = NULL;
 
+    if (text) {
+        replace_nul_escapes(text);
+        failure = stk_text_new(text, strlen(text));
+    }
     job->row.started_us = wall_us_field(done, "started", job->row.started_us);
     job->row.ended_us = wall_us_field(done, "ended", stk_wall_us());
     if (outcome && strcmp(outcome, "finished") == 0) {
-        take_result(job, done);
         stk_text_unref(failure);
-        job_settle(job, STK_JOB_FINISHED, NULL);
+        if (take_result(job, done))
+            job_settle(job, STK_JOB_FINISHED, NULL);
+        else
+            job_settle(job, STK_JOB_ERROR, failure_text("RESULT_NOT_JSON", NULL, NULL, "the job's process sent a result that is not JSON"));
     } else if (outcome && strcmp(outcome, "invalid") == 0) {
         job_settle(job, STK_JOB_INVALID, failure);
     } else {
@@ -568,14 +596,20 @@ int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, str
     return stk_store_job_list(core->store, filter, ret, ret_n, err);
 }
 
-int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, struct stk_err *err)
+int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, uint64_t *ret_len, struct stk_err *err)
 {
+    stk_auto_fd fd = -1;
+    struct stat st;
     char path[160];
-    int fd;
 
     if (!row->result_file || !is_plain_name(stk_text_data(row->result_file)))
         return stk_fail(err, STK_NOT_FOUND, "the job has no result file");
     snprintf(path, sizeof path, "results/%s", stk_text_data(row->result_file));
-    fd = openat(core->o.state_dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    return fd >= 0 ? fd : stk_fail_sys(err, errno, "%s", path);
+    fd = openat(core->o.state_dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return stk_fail_sys(err, errno, "%s", path);
+    if (!S_ISREG(st.st_mode) || st.st_size == 0)
+        return stk_fail(err, STK_INTERNAL, "%s holds no result", path);
+    *ret_len = (uint64_t)st.st_size;
+    return stk_steal_fd(&fd);
 }

@@ -175,6 +175,7 @@ void context_tell_to_stop(struct context *ctx, int64_t grace_ms);
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now);
 void context_check_gone(struct context *ctx);
 void context_watch(struct process *p); /* watches a process whose id is known */
+bool context_found(struct process *p, pid_t pid); /* identifies, records and watches it; false: it has ended already */
 void context_close_process(struct process *p);
 void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */
 struct stk_text *context_log_error(struct context *ctx, const char *code, const char *what);

@@ -245,10 +245,15 @@ bool worker_hello(struct context *ctx, struct stk_conn *conn, json_t *hello, con
     const char *state = json_string_value(json_object_get(hello, "state"));
     const char *set = json_string_value(json_object_get(hello, "set"));
     struct worker *w = process ? worker_find(ctx, process) : NULL;
+    pid_t pid = (pid_t)json_integer_value(json_object_get(hello, "pid"));
     struct job *job;
 
     if (!w) {
         *ret_refusal = "this worker is not known";
+        return false;
+    }
+    if (!context_found(&w->p, pid) || w->p.id.pid != pid) { /* it may dial before the zygote has told of it */
+        *ret_refusal = "no such process";
         return false;
     }
     if (w->p.conn)

@@ -3,20 +3,17 @@
 
 #include "stoker/log.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 /* ---- messages */
 
-static bool known_worker_pid(struct worker *w, json_t *msg)
+static pid_t pid_field(json_t *msg, const char *key)
 {
-    w->p.id.pid = (pid_t)json_integer_value(json_object_get(msg, "pid"));
-    return stk_process_identify(w->p.id.pid, &w->p.id, NULL) == 0;
-}
+    json_int_t pid = json_integer_value(json_object_get(msg, key));
 
-static void record_process(struct process *p, const char *role)
-{
-    stk_store_process_started(p->context->core->store, p->context->row.id, role, &p->id, NULL);
+    return pid > 0 && pid <= INT_MAX ? (pid_t)pid : 0;
 }
 
 static void on_forked(struct context *ctx, json_t *msg)
@@ -25,17 +22,12 @@ static void on_forked(struct context *ctx, json_t *msg)
     struct worker *w;
 
     if (process && strcmp(process, "k") == 0) {
-        if (!ctx->keeper.known && stk_process_identify((pid_t)json_integer_value(json_object_get(msg, "pid")), &ctx->keeper.id, NULL) == 0) {
-            record_process(&ctx->keeper, "keeper");
-            context_watch(&ctx->keeper);
-        }
+        context_found(&ctx->keeper, pid_field(msg, "pid"));
         return;
     }
     w = process ? worker_find(ctx, process) : NULL;
-    if (!w || w->p.known || !known_worker_pid(w, msg))
+    if (!w || !context_found(&w->p, pid_field(msg, "pid")))
         return; /* gone already: its `exited` follows */
-    record_process(&w->p, "worker");
-    context_watch(&w->p);
     if (w->state == W_FORKING)
         w->state = W_ATTACHING;
 }
@@ -80,12 +72,8 @@ static void on_started(struct context *ctx, json_t *msg)
 {
     const char *app = json_string_value(json_object_get(msg, "application_id"));
     const char *ui = json_string_value(json_object_get(msg, "ui_url"));
-    pid_t jvm = (pid_t)json_integer_value(json_object_get(msg, "jvm_pid"));
 
-    if (!ctx->jvm.known && stk_process_identify(jvm, &ctx->jvm.id, NULL) == 0) {
-        record_process(&ctx->jvm, "jvm");
-        context_watch(&ctx->jvm);
-    }
+    context_found(&ctx->jvm, pid_field(msg, "jvm_pid"));
     if (ctx->ending || ctx->row.state != STK_CONTEXT_CREATING)
         return;
     ctx->row.application_id = app ? stk_text_new(app, strlen(app)) : NULL;
@@ -242,7 +230,7 @@ bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role,
 {
     bool is_zygote = strcmp(role, "zygote") == 0;
     struct process *p = is_zygote ? &ctx->zygote : &ctx->keeper;
-    pid_t pid = (pid_t)json_integer_value(json_object_get(hello, "pid"));
+    pid_t pid = pid_field(hello, "pid");
 
     if (strcmp(role, "worker") == 0)
         return worker_hello(ctx, conn, hello, ret_refusal);
@@ -254,13 +242,9 @@ bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role,
         *ret_refusal = "another process has this role";
         return false;
     }
-    if (!p->known) { /* the keeper may dial before the zygote has told of it */
-        if (stk_process_identify(pid, &p->id, NULL) < 0) {
-            *ret_refusal = "no such process";
-            return false;
-        }
-        record_process(p, role);
-        context_watch(p);
+    if (!context_found(p, pid)) { /* the keeper may dial before the zygote has told of it */
+        *ret_refusal = "no such process";
+        return false;
     }
     if (p->conn)
         stk_conn_close(p->conn);

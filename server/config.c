@@ -51,7 +51,8 @@ static const struct key keys[] = {
     { "log-level", LEVEL, FIELD(log_level), "info", 0, 0,
       "debug, info, warn or error. The log goes to standard error." },
     { "python", COMMAND, FIELD(python), "", 0, 0,
-      "The interpreter that contexts run on; it needs pyspark. Empty: the virtual environment beside the program (build/venv,\n"
+      "The interpreter that contexts run on; it needs pyspark. Empty: the virtual environment beside the program "
+      "(build/venv,\n"
       "lib/stoker/venv), then python3 in PATH." },
     { "runner-dir", PATH, FIELD(runner_dir), "", 0, 0,
       "The folder that holds stoker_runner. Empty: found beside the program." },

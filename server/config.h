@@ -19,33 +19,33 @@
 struct stk_config {
     char *listen[STK_LISTEN_MAX]; /* "127.0.0.1:8090", "[::1]:8090"; port 0: a free one */
     size_t n_listen;
-    bool listen_set;       /* by stk_config_set(): one more is added, it no longer replaces */
-    bool insecure;         /* allow an address that is not loopback without authentication */
+    bool listen_set; /* by stk_config_set(): one more is added, it no longer replaces */
+    bool insecure;   /* allow an address that is not loopback without authentication */
     char *state_dir;
     enum stk_log_level log_level;
-    char *python;          /* interpreter of the contexts; "": build/venv beside the program, then python3 in PATH */
-    char *runner_dir;      /* folder with stoker_runner; "": found beside the program */
-    char *java_home;       /* "": JAVA_HOME, then java in PATH */
+    char *python;     /* interpreter of the contexts; "": build/venv beside the program, then python3 in PATH */
+    char *runner_dir; /* folder with stoker_runner; "": found beside the program */
+    char *java_home;  /* "": JAVA_HOME, then java in PATH */
     int64_t http_threads;
-    int64_t max_waiting;   /* HTTP threads that may wait for jobs or contexts at once; beyond: 503, Retry-After */
-    int64_t request_timeout_ms;      /* for a client to send its request */
+    int64_t max_waiting;        /* HTTP threads that may wait for jobs or contexts at once; beyond: 503, Retry-After */
+    int64_t request_timeout_ms; /* for a client to send its request */
     int64_t keep_alive_timeout_ms;
-    int64_t max_body_bytes;          /* 30 MiB */
-    int64_t max_upload_bytes;        /* 2 GiB */
-    int64_t max_unpacked_bytes;      /* 4 GiB */
-    int64_t max_archive_entries;     /* 100000 */
-    int64_t max_contexts;            /* 32 */
-    int64_t max_jobs;                /* slots per context: 8 */
-    int64_t max_queue;               /* jobs that may wait per context: 10000 */
+    int64_t max_body_bytes;            /* 30 MiB */
+    int64_t max_upload_bytes;          /* 2 GiB */
+    int64_t max_unpacked_bytes;        /* 4 GiB */
+    int64_t max_archive_entries;       /* 100000 */
+    int64_t max_contexts;              /* 32 */
+    int64_t max_jobs;                  /* slots per context: 8 */
+    int64_t max_queue;                 /* jobs that may wait per context: 10000 */
     int64_t context_create_timeout_ms; /* 60 s */
     int64_t context_delete_timeout_ms; /* 15 s */
-    int64_t cancel_grace_ms;         /* from interrupt to SIGKILL: 1 s */
-    int64_t stop_grace_ms;           /* for contexts at SIGTERM: 10 s */
-    int64_t worker_idle_timeout_ms;  /* 5 min */
-    int64_t max_result_bytes;        /* 1 GiB */
-    int64_t max_log_bytes;           /* per stream of a job: 4 GiB */
-    json_t *spark_conf;              /* object of strings: defaults of every context; spark.master is "local[*]" */
-    json_t *context_settings;        /* object: defaults of SJS context settings */
+    int64_t cancel_grace_ms;           /* from interrupt to SIGKILL: 1 s */
+    int64_t stop_grace_ms;             /* for contexts at SIGTERM: 10 s */
+    int64_t worker_idle_timeout_ms;    /* 5 min */
+    int64_t max_result_bytes;          /* 1 GiB */
+    int64_t max_log_bytes;             /* per stream of a job: 4 GiB */
+    json_t *spark_conf;                /* object of strings: defaults of every context; spark.master is "local[*]" */
+    json_t *context_settings;          /* object: defaults of SJS context settings */
 };
 
 /* Defaults, then the file (NULL: none). Errors name file, line, key, what was wrong and what would be right. */

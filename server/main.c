@@ -309,12 +309,18 @@ static bool wait_for_the_end(struct server *s, const sigset_t *set)
 
 static void shut_down(struct server *s, bool contexts_left)
 {
+    uint64_t commits, commands;
+    char counts[2][24];
+
     if (!contexts_left)
         stk_http_stop(s->http, HTTP_STOP_MS);
     stk_loop_stop(s->loop);
     pthread_join(s->loop_thread, NULL);
+    stk_store_counts(s->store, &commits, &commands);
+    snprintf(counts[0], sizeof counts[0], "%llu", (unsigned long long)commits);
+    snprintf(counts[1], sizeof counts[1], "%llu", (unsigned long long)commands);
     stk_store_close(s->store);
-    stk_info("main", "stopped", "contexts", contexts_left ? "left running" : "none");
+    stk_info("main", "stopped", "contexts", contexts_left ? "left running" : "none", "commits", counts[0], "commands", counts[1]);
     if (contexts_left)
         _exit(0); /* HTTP threads may wait for jobs that go on without us */
     stk_core_free(s->core);

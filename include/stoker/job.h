@@ -125,7 +125,7 @@ int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, str
                  struct stk_err *err);
 void stk_job_rows_free(struct stk_job_row *rows, size_t n);
 
-/* Opens a result file for reading: a descriptor the caller closes, or -1. */
-int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, struct stk_err *err);
+/* Opens a result file for reading: a descriptor the caller closes, with the file's length, or -1. */
+int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, uint64_t *ret_len, struct stk_err *err);
 
 #endif

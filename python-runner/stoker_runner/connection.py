@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -258,25 +259,41 @@ def _take_fd(s):
 
 
 def write_spool(state_dir, name, body):
-    """Writes `body` (a dict) to spool/name so that it survives a crash of the machine: temp, fsync, rename, fsync."""
+    """Writes `body` (a dict) to spool/name so that it survives a crash of the machine: temp, fsync, rename, fsync.
+
+    False when the disk does not take it: the caller still has it in memory, and goes on.
+    """
     folder = os.path.join(state_dir, "spool")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
     path = os.path.join(folder, name)
     temp = "%s.%d.tmp" % (path, os.getpid())
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        data = memoryview(_dumps(body).encode("utf-8", "replace"))
-        while data:
-            data = data[os.write(fd, data):]
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _write_file(temp, _dumps(body).encode("utf-8", "replace"))
+        os.rename(temp, path)
+        _sync(folder)
+        return True
+    except OSError as e:
+        print("stoker: cannot write %s: %s" % (path, e), file=sys.stderr, flush=True)
+        return False
+
+
+def _write_file(path, data):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest):]
         os.fsync(fd)
     finally:
         os.close(fd)
-    os.rename(temp, path)
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync(folder):
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        os.fsync(fd)
     finally:
-        os.close(directory)
+        os.close(fd)
 
 
 def forget_spool(state_dir, name):

@@ -57,6 +57,9 @@ class Gateways:
         self._inherit_accumulator(worker)
         self._clear(jvm.worker_tag(worker), time.monotonic() + GONE_SECONDS)
         self._delete_temp_dir(worker)
+        # Named objects that it was about to create when it died: another may.
+        locks = jvm.shared_map(self._jvm, jvm.NAMED_LOCKS).values()
+        locks.removeAll(self._jvm.java.util.Collections.singleton(worker))
 
     def _inherit_accumulator(self, worker):
         """A3: named objects and UDFs of the dead still carry its accumulator, and no task of theirs could be serialized

@@ -5,6 +5,7 @@ STREAMS = "stoker.streams"              # streaming query id -> job tags of who 
 ACCUMULATORS = "stoker.accumulators"    # worker -> its PythonAccumulatorV2 (A3)
 TEMP_DIRS = "stoker.temp_dirs"          # worker -> the pyspark-* directory it made (A9)
 NAMED = "stoker.named"                  # name -> named object
+NAMED_LOCKS = "stoker.named_locks"      # name -> worker that creates the object
 KEPT_DIRS = "stoker.kept_dirs"          # worker -> true when a named object needs its directory (A9)
 
 TAGS = "spark.job.tags"

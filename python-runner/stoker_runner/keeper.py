@@ -35,7 +35,7 @@ class Keeper:
         self.folder = os.path.join(state_dir, "contexts", context)
         self.spec = read_spec(state_dir, context)
         self.orphan_seconds = float(os.environ.get("STOKER_ORPHAN_SECONDS", ORPHAN_SECONDS))
-        self.state = "new"
+        self.state, self.phase_text = "new", None
         self.started = None         # body of `started`
         self.error = None           # why it failed or ended
         self.jvm = None
@@ -146,7 +146,7 @@ class Keeper:
             self.jvm.end(STOP_SECONDS if self.gateways else 1.0)
 
     def phase(self, text):
-        self.state = "starting"
+        self.state, self.phase_text = "starting", text
         self.link.send({"type": "phase", "phase": text})
 
     # -- I/O thread
@@ -195,6 +195,8 @@ class Keeper:
             self.told.set()
         elif self.state == "running":
             self.link.send(dict(self.started, type="started"))
+        elif self.state == "starting":
+            self.link.send({"type": "phase", "phase": self.phase_text})
 
     def refused(self, reason):
         print("stoker: the server refused the keeper: %s" % reason, file=sys.stderr, flush=True)

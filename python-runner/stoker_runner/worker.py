@@ -18,6 +18,7 @@ from .attach import attach
 from .failure import JobError
 from .interrupts import Interrupts
 from .logs import LogPair
+from .named import JvmNamedObjects
 from .restore import Memory, ProcessState
 from .runtime import Runtime
 from .shipping import Shipping
@@ -33,6 +34,7 @@ MAX_DONE = connection.MAX_FRAME_UP - 4096
 class Worker:
     def __init__(self, state_dir, context, process):
         self.state_dir, self.context, self.process = state_dir, context, process
+        self.pid = os.getpid()
         self.folder = os.path.join(state_dir, "contexts", context)
         self.spec = read_spec(state_dir, context)
         self.interrupts = Interrupts()
@@ -50,6 +52,7 @@ class Worker:
         self._unsent = []                   # `interrupted` messages that found no server
         self._retiring = None               # why this worker takes no more jobs
         self._too_large = None              # (attempt, monotonic time) of a job interrupted for its log
+        self._began = 0.0                   # wall time at which the attempt that runs began
         self._settling = None               # (key, body, monotonic time) while the worker is reset after a job
         self.link = connection.Link(state_dir, self.hello, self.deliver, self.welcomed, self.lost, self.refused)
 
@@ -72,6 +75,7 @@ class Worker:
             self.attachment.rest()
         except Exception as e:
             return self.attach_failed(e)
+        self.named = JvmNamedObjects(self.attachment)
         self.logs.start()
         faulthandler.enable(2)      # a crash leaves its Python stack in the job's stderr
         self.process_state = ProcessState(self.context, self.process)
@@ -100,18 +104,26 @@ class Worker:
             self.busy = self.open_busy()    # the job has closed it
 
     def take(self, run):
-        key = run["job"], run["attempt"]
-        body = {"type": "done", "job": key[0], "attempt": key[1], "started": time.time()}
+        key, self._began = (run["job"], run["attempt"]), time.time()
+        body = {"type": "done", "job": key[0], "attempt": key[1], "started": self._began,
+                "stdout_bytes": 0, "stderr_bytes": 0}
         body.update(self.attempt(run, key))
+        if os.getpid() != self.pid:
+            os._exit(0)             # a fork that the job has made and that came back from its code
         body["ended"] = time.time()
         with self._lock:
             self._settling = key, body, time.monotonic()
-        reason = self.settle(key, body)
+        try:
+            reason = self.settle(key, body)
+        except Exception as e:
+            traceback.print_exc()
+            reason = "it could not be put back as it was: %s" % e
         self.finish(key, body, reason)
 
     def attempt(self, run, key):
         """The outcome of an attempt, as fields of `done`."""
         fields = error = None
+        self.phase = "load"
         try:
             try:
                 self.bind(run)
@@ -130,8 +142,9 @@ class Worker:
     def bind(self, run):
         """A worker sees one binary set in its life: two versions of a module never meet in it."""
         if self.bound is not None:
+            if run["set"] != self.bound:
+                raise RuntimeError("binary set %s in a worker of %s" % (run["set"], self.bound))
             return
-        self.phase = "load"
         loading.open_binaries(run)
         sys.path += [p for p in self.spec["python_paths"] if p not in sys.path]
         self.attachment.bind(Shipping(run["set"], run["binaries"], self.spec["python_paths"],
@@ -140,7 +153,6 @@ class Worker:
         self.bound = run["set"]
 
     def user_code(self, run):
-        self.phase = "load"
         job = loading.load_job(run["class"])
         self.phase = "run"
         outcome = loading.run_class_job(job, self.job_context, lambda: self.runtime(run["job"]), run["config"])
@@ -155,7 +167,7 @@ class Worker:
         return {"outcome": "finished", "result_file": name, "result_bytes": encoded.bytes}
 
     def runtime(self, job):
-        return Runtime(job, None, self.spec["settings"])
+        return Runtime(job, self.named, self.spec["settings"])
 
     def result_path(self, name):
         folder = os.path.join(self.state_dir, "results")
@@ -280,12 +292,8 @@ class Worker:
             self.watch()
 
     def cut_off(self):
-        """The job has closed the connection. Its result goes to the spool when it is there; until then there is nobody
-        to talk to, and what needs a descriptor may hit one of the job's."""
-        with self._lock:
-            running = bool(self._attempts)
-        if not running:
-            self.leave()
+        """The job has closed the connection: there is nobody to talk to, and the descriptor's number may be one of the
+        job's own by now. The main thread ends the process when the result is in the spool."""
         threading.Event().wait()
 
     def hello(self):
@@ -382,8 +390,8 @@ class Worker:
         elif self._too_large[0] != key:
             self._too_large = None
         elif now - self._too_large[1] > LOG_GRACE:
-            body = {"type": "done", "job": key[0], "attempt": key[1], "outcome": "error", "ended": now,
-                    "started": now, "error": self.log_too_large()}
+            body = {"type": "done", "job": key[0], "attempt": key[1], "outcome": "error", "ended": time.time(),
+                    "started": self._began, "error": self.log_too_large()}
             self.give_up(key, body, "its job printed too much and did not end")
 
     def give_up(self, key, body, reason):

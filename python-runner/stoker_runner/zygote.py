@@ -225,6 +225,7 @@ class Zygote:
     def end_group(self, child):
         """SIGKILL for the child's group and for what escaped it, until nothing of it is left alive."""
         proc.kill_group(child.pid)
+        proc.kill(child.pid)        # it may have left its group; its pid is its own until it is reaped
         left = self.hunter.kill(child.process, {c.pid for c in self.children.values()} | {os.getpid()})
         if left:
             print("stoker: processes of %s cannot be killed: %s" % (child.process, left), file=sys.stderr, flush=True)
@@ -234,6 +235,7 @@ class Zygote:
         for child in sorted(self.children.values(), key=lambda c: c.role == "keeper"):
             child.reason = child.reason or reason
             proc.kill_group(child.pid)
+            proc.kill(child.pid)
 
     def stop(self, grace_ms):
         """The end of the context at somebody's wish; a second call can only shorten the grace."""
@@ -288,6 +290,8 @@ def reexec_if_needed():
 
 def main():
     reexec_if_needed()
+    if sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]     # the context's directory, where jobs may write what they like
     proc.close_from(3)
     proc.become_subreaper()
     state_dir, context = os.environ["STOKER_STATE_DIR"], os.environ["STOKER_CONTEXT"]

@@ -3,6 +3,7 @@
 #include "stoker/clock.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -43,10 +44,19 @@ static void put(struct line *l, const char *bytes, size_t n)
     l->len += n;
 }
 
+static bool is_plain(const char *value)
+{
+    for (const char *p = value; *p; p++) {
+        if ((unsigned char)*p <= ' ' || *p == 0x7f || *p == '"' || *p == '\\' || *p == '=')
+            return false;
+    }
+    return value[0] != '\0';
+}
+
 /* A value with spaces, quotes or control characters is quoted, so that a line stays one line and pairs stay pairs. */
 static void put_value(struct line *l, const char *value)
 {
-    if (value[0] && !strpbrk(value, " \"\\=\t\r\n") && value[strcspn(value, "\001\002\003\004\005\006\007\010\033\177")] == '\0') {
+    if (is_plain(value)) {
         put(l, value, strlen(value));
         return;
     }

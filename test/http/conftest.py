@@ -34,7 +34,7 @@ def shared():
     """Small limits, so that tests reach them; a state directory whose path is longer than a socket address."""
     with kit.scratch() as folder:
         daemon = kit.Daemon(folder, long_path=True, max_body="64KiB", max_upload="256KiB", max_unpacked="1MiB",
-                            max_archive_entries=50, max_queue=3, request_timeout="2s", max_contexts=12)
+                            max_archive_entries=50, max_queue=8, request_timeout="2s", max_contexts=12)
         daemon.start()
         yield daemon
         kit.finish(daemon)

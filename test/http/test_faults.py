@@ -153,10 +153,10 @@ def test_done_without_sense(server, narrow, app, done):
     {"outcome": "finished", "result_file": ".", "result_bytes": 1}, {"outcome": "finished", "result_file": "x" * 300, "result_bytes": 1},
 ], ids=["nothing", "number", "escape", "dot", "long"])
 def test_finished_without_a_result(server, narrow, app, done):
-    """No result, or a file that is not in results/: the job has finished, and nothing else is read."""
+    """No result, or a file that is not in results/: the job has failed, and nothing else is read."""
     job = server.start_job(narrow, app, {"do": "raw", "done": done})
-    ended = server.wait_job(job, "FINISHED")
-    assert "result" not in ended
+    ended = server.wait_job(job, "ERROR")
+    assert ended["result"]["errorClass"] == "RESULT_NOT_JSON"
     next_job_runs(server, narrow, app)
 
 

@@ -202,8 +202,7 @@ class FakeContext:
                          **spec)
         self.respec()
         full = {k: v for k, v in os.environ.items() if not k.startswith(("STOKER_", "PYTEST_"))}
-        full.update(STOKER_STATE_DIR=server.state, STOKER_CONTEXT=self.id, PYTHONPATH=RUNNER_DIR, PYTHONHASHSEED="0",
-                    OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false",
+        full.update(STOKER_STATE_DIR=server.state, STOKER_CONTEXT=self.id, PYTHONPATH=RUNNER_DIR,
                     PYSPARK_PYTHON=PYTHON, PYSPARK_DRIVER_PYTHON=PYTHON, **(env or {}))
         with open(os.path.join(self.folder, "context.log"), "ab") as log:
             self.zygote = subprocess.Popen([PYTHON, "-m", "stoker_runner.zygote"], cwd=self.folder, env=full,

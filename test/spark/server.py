@@ -26,7 +26,7 @@ FACTORY = "spark.jobserver.python.Python%sContextFactory"
 MEDIA = {".egg": "application/python-egg", ".whl": "application/python-wheel", ".zip": "application/zip"}
 
 # What every context of the tests starts with: small, and with a compiler that starts fast.
-SPARK = {"spark.master": "local[2]", "spark.ui.enabled": "false", "spark.driver.memory": "512m",
+SPARK = {"spark.master": "local[4]", "spark.ui.enabled": "false", "spark.driver.memory": "512m",
          "spark.sql.shuffle.partitions": "2", "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
 
 sys.path.insert(0, os.path.join(ROOT, "examples"))

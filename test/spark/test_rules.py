@@ -225,6 +225,26 @@ def test_a1_a4_interrupt_hits_one_attempt_and_later_calls_get_their_own_answers(
     job.cancel()
 
 
+def test_a1_a_call_into_the_jvm_can_be_interrupted_and_the_next_one_answers(workers, flag):
+    worker = workers()
+    job = worker.start(FLAGS + """
+lang = context.sparkContext._jvm.java.lang
+kept = []
+for i in range(3):
+    try:
+        raise_flag(args[0])
+        lang.Thread.sleep(60000) if i == 0 else None
+    except KeyboardInterrupt as e:
+        kept.append(e)
+    kept.append(lang.Integer.parseInt(str(i)))
+result = kept[1:]
+""", [flag.path("runs")])
+    flag.wait("runs")
+    time.sleep(0.2)     # the flag is raised just before the call
+    job.interrupt()
+    assert json.loads(job.done(timeout=10)["result"]) == [0, 1, 2]
+
+
 def test_a1_a_late_interrupt_is_a_no_op(workers, flag):
     worker = workers()
     job = worker.start("result = 1")
@@ -480,3 +500,61 @@ def test_a10_two_versions_of_a_module_side_by_side(workers, server):
         jobs = [w.start(VERSIONS, binaries=[b], binary_set=b["digest"]) for w, b in zip(pair, binaries)]
         values = [json.loads(j.done()["result"]) for j in jobs]
         assert values == [["one", ["one"], ["one"], ["one"]], ["two", ["two"], ["two"], ["two"]]]
+
+
+NAME = """
+from sparkjobserver.api import NamedObject
+import pyspark.sql.functions as F
+from pyspark import StorageLevel
+sc, names = context.sparkContext, runtime.namedObjects
+bonus = sc.broadcast(7)
+names.update("a9_df", lambda: NamedObject(
+    context.range(1000).select(F.udf(lambda x: x + 1, "long")("id").alias("u")), True, StorageLevel.MEMORY_ONLY))
+names.update("a9_rdd", lambda: NamedObject(sc.parallelize(range(100), 4).map(lambda x: x + bonus.value), False, None))
+names.update("a9_value", lambda: {"one": 1})
+"""
+USE_NAMED = """
+import pyspark.sql.functions as F
+names = runtime.namedObjects
+def made():
+    raise AssertionError("it is there already")
+df, rdd = names.get("a9_df").obj, names.get_or_else_create("a9_rdd", made).obj
+result = [df.agg(F.sum("u")).collect()[0][0], rdd.sum(), names.get("a9_value").obj, names.get("nothing")]
+df.unpersist()
+result += [df.agg(F.sum("u")).collect()[0][0], [n for n in names.get_names() if n.startswith("a9")]]
+for name in ("a9_df", "a9_rdd"):
+    names.destroy(name)
+names.forget("a9_value")
+result.append([n for n in names.get_names() if n.startswith("a9")])
+"""
+
+
+def test_a3_a9_named_objects_outlive_their_maker(workers):
+    maker = workers()
+    maker.value(NAME)
+    maker.kill()
+    assert workers().value(USE_NAMED) == [500500, 5650, {"one": 1}, None, 500500, ["a9_df", "a9_rdd", "a9_value"], []]
+
+
+CREATE = FLAGS + """
+def make():
+    raise_flag(args[0])
+    wait_flag(args[1])
+    return args[2]
+raise_flag(args[3])
+result = runtime.namedObjects.get_or_else_create(args[4], make).obj
+"""
+
+
+def test_named_objects_are_created_once_and_by_another_when_the_maker_dies(workers, context, flag):
+    one, two, three = workers(), workers(), workers()
+    args = [flag.path("making"), flag.path("go"), "one", flag.path("x"), "once"]
+    one.start(CREATE, args)
+    flag.wait("making")
+    others = [w.start(CREATE, [flag.path("made by " + w.name), flag.path("go"), w.name, flag.path(w.name), "once"])
+              for w in (two, three)]
+    flag.wait(two.name), flag.wait(three.name)
+    flag.raise_("go")
+    one.kill()
+    values = {json.loads(job.done()["result"]) for job in others}
+    assert len(values) == 1 and values <= {"one", two.name, three.name}

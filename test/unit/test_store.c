@@ -4,6 +4,7 @@
 #include "stoker/clock.h"
 #include "stoker/tree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -1264,6 +1265,81 @@ static void kill_minus_nine_loses_nothing_acknowledged(void **state)
     free(acks);
 }
 
+/* Uploads and deletes binaries of ever new digests; says after each that it is done. */
+static void child_uploads_until_killed(struct fixture *f, int pipe, unsigned round)
+{
+    f->store = store_open(f, NULL);
+    CHILD_CHECK(f->store);
+    for (unsigned i = 0;; i++) {
+        struct stk_binary_row row = { .name = text(i % 3 ? "one" : "two"), .bytes = 3 };
+        struct answer added = { 0 }, deleted = { 0 };
+
+        snprintf(row.digest, sizeof row.digest, "%064x", (round << 16) + i);
+        make_upload(f, "up-1", "up-2");
+        CHILD_CHECK(stk_store_binary_added(f->store, &row, "up-1", "up-2", on_done, &added, NULL) == 0);
+        if (i % 4 == 3)
+            CHILD_CHECK(stk_store_binary_deleted(f->store, "one", on_done, &deleted, NULL) == 0);
+        while (!added.calls || (i % 4 == 3 && !deleted.calls))
+            CHILD_CHECK(queue_run(&f->queue) > 0);
+        CHILD_CHECK(added.code == STK_OK);
+        CHILD_CHECK(write(pipe, "", 1) == 1);
+        stk_text_unref(row.name);
+    }
+}
+
+static int64_t names_in(struct fixture *f, const char *folder)
+{
+    DIR *dir = opendir(path_of(f, folder));
+    int64_t n = -2; /* "." and ".." */
+
+    assert_non_null(dir);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}
+
+/* Every version that is recorded has its files, and there are no others. */
+static void kill_minus_nine_keeps_rows_and_files_together(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned round = 1; round <= 6; round++) {
+        int fds[2];
+        char byte;
+        pid_t pid;
+        struct stk_binary_row *rows;
+        size_t n;
+        int64_t digests;
+
+        assert_int_equal(0, pipe2(fds, O_CLOEXEC));
+        pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0)
+            child_uploads_until_killed(f, fds[1], round);
+        close(fds[1]);
+        for (unsigned i = 0; i < 20 + 7 * round; i++)
+            assert_int_equal(1, read(fds[0], &byte, 1));
+        usleep(130 * round); /* somewhere in the next one */
+        kill(pid, SIGKILL);
+        assert_int_equal(pid, waitpid(pid, NULL, 0));
+        close(fds[0]);
+
+        reopen(f);
+        assert_int_equal(0, stk_store_binary_list(f->store, &rows, &n, NULL));
+        for (size_t i = 0; i < n; i++) {
+            assert_true(exists(f, "blobs", rows[i].digest));
+            assert_true(exists(f, "unpacked", rows[i].digest));
+        }
+        stk_binary_rows_free(rows, n);
+        digests = sql_number(f, "SELECT count(DISTINCT digest) FROM binary_versions");
+        assert_int_equal(digests, names_in(f, "blobs"));
+        assert_int_equal(digests, names_in(f, "unpacked"));
+        close_store(f);
+        assert_int_equal(0, names_in(f, "tmp"));
+    }
+}
+
 static void wait_for_child(pid_t pid, int expected)
 {
     int status;
@@ -1400,6 +1476,7 @@ int main(void)
         TEST(open_sweeps_what_a_crash_left),
         TEST(readers_see_committed_rows_only),
         TEST_CLOSED(kill_minus_nine_loses_nothing_acknowledged),
+        TEST_CLOSED(kill_minus_nine_keeps_rows_and_files_together),
         TEST_CLOSED(full_disk_is_survived),
         TEST(damage_ends_the_process),
     };

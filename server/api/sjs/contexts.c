@@ -160,20 +160,21 @@ static void delete_failed(struct stk_request *r, struct stk_reply *reply, const 
 
 void stk_sjs_contexts_delete(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
+    enum { SHORT_WAIT_MS = 1000 };
     const struct sjs *sjs = arg;
     const char *name = stk_request_param(r, "name");
-    bool force = false;
+    int64_t wait_ms = sjs->options->context_delete_timeout_ms;
+    bool force = false, may_wait;
     struct stk_err err;
     int rc;
 
     if (stk_sjs_query_bool(r, reply, "force", &force) < 0)
         return;
-    if (!stk_request_wait_begin(r)) {
-        stk_sjs_too_many_waiting(reply);
-        return;
-    }
-    rc = stk_context_delete(sjs->core, name, force, sjs->options->context_delete_timeout_ms, &err);
-    stk_request_wait_end(r);
+    may_wait = stk_request_wait_begin(r); /* stopping must work when too many wait: then it waits for less */
+    rc =
+        stk_context_delete(sjs->core, name, force, may_wait || wait_ms < SHORT_WAIT_MS ? wait_ms : SHORT_WAIT_MS, &err);
+    if (may_wait)
+        stk_request_wait_end(r);
     if (rc == 0)
         stk_sjs_ok(reply, 200, "Context stopped");
     else

@@ -12,6 +12,7 @@ static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, co
                               json_t *object_take)
 {
     struct stk_err err;
+    uint64_t len;
     int fd;
 
     if (row->result) {
@@ -23,13 +24,13 @@ static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, co
         stk_reply_json_take(reply, 200, object_take);
         return;
     }
-    fd = stk_job_open_result(sjs->core, row, &err);
+    fd = stk_job_open_result(sjs->core, row, &len, &err);
     if (fd < 0) {
         json_decref(object_take);
         stk_sjs_failed(reply, "open a result", &err);
         return;
     }
-    stk_reply_json_splice_file_take(reply, 200, object_take, "result", fd, (uint64_t)row->result_bytes);
+    stk_reply_json_splice_file_take(reply, 200, object_take, "result", fd, len);
 }
 
 static bool has_failed(enum stk_job_state state)
@@ -396,7 +397,9 @@ void stk_sjs_jobs_post(struct stk_request *r, struct stk_reply *reply, void *arg
     struct start s = { 0 };
 
     if (read_start(sjs, r, reply, &s) == 0) {
-        if (stk_request_wait_begin(r)) {
+        if (!s.sync) {
+            start(sjs, reply, &s);
+        } else if (stk_request_wait_begin(r)) {
             start(sjs, reply, &s);
             stk_request_wait_end(r);
         } else {
@@ -421,20 +424,17 @@ static void killed(struct stk_reply *reply, const char *id, enum stk_job_state b
 
 void stk_sjs_jobs_delete(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
-    enum { WAIT_MS = 30000 };
+    enum { WAIT_MS = 30000, SHORT_WAIT_MS = 1000 };
     const struct sjs *sjs = arg;
     const char *id = stk_request_param(r, "id");
     enum stk_job_state before = STK_JOB_QUEUED;
     struct stk_job_row row = { 0 };
     struct stk_err err;
-    int rc;
+    bool may_wait = stk_request_wait_begin(r); /* killing must work when too many wait: then it waits for less */
+    int rc = stk_job_cancel(sjs->core, id, may_wait ? WAIT_MS : SHORT_WAIT_MS, &before, &row, &err);
 
-    if (!stk_request_wait_begin(r)) {
-        stk_sjs_too_many_waiting(reply);
-        return;
-    }
-    rc = stk_job_cancel(sjs->core, id, WAIT_MS, &before, &row, &err);
-    stk_request_wait_end(r);
+    if (may_wait)
+        stk_request_wait_end(r);
     if (rc == 0) {
         killed(reply, id, before, &row);
         stk_job_row_done(&row);

@@ -3,12 +3,13 @@
 #include "stoker/hocon.h"
 
 #include <locale.h>
+#include <pthread.h>
 #include <string.h>
 #include <strings.h>
 #include <wchar.h>
 #include <wctype.h>
 
-enum { DEPTH_MAX = 100 }; /* levels of a posted config: what walks it must fit into an HTTP thread's stack of 100 KiB */
+enum { DEPTH_MAX = 48 }; /* levels of a posted config; a level takes up to 1 KiB of an HTTP thread's 100 KiB stack */
 
 static bool one_of(const char *text, const char *const *words)
 {
@@ -62,29 +63,81 @@ void stk_sjs_body_failed(struct stk_reply *reply, const struct stk_err *err)
     }
 }
 
-int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret)
+struct parse {
+    const char *text;
+    size_t len;
+    json_t *ret;
+    struct stk_err err;
+};
+
+static void parse(struct parse *p)
 {
     struct stk_hocon_limits limits = stk_hocon_default_limits;
-    stk_auto_buf text = { 0 };
-    struct stk_err err;
 
-    if (stk_request_read_all(r, &text, &err) < 0) {
-        stk_sjs_body_failed(reply, &err);
+    limits.max_depth = DEPTH_MAX;
+    limits.max_bytes = SIZE_MAX; /* the route's limit held already */
+    p->ret = stk_hocon_parse(p->text, p->len, &limits, &p->err);
+}
+
+static void *parse_thread(void *arg)
+{
+    parse(arg);
+    return NULL;
+}
+
+/*
+ * Substitutions that lead to one another are followed by recursion, thousands deep if the client likes, and += is one too. That
+ * does not fit into an HTTP thread's stack, so a text that may have them is parsed on a large one.
+ */
+static void parse_with_room(struct parse *p)
+{
+    enum { STACK_BYTES = 32 << 20 }; /* only what is touched takes memory */
+    pthread_attr_t attr;
+    pthread_t thread;
+    int rc;
+
+    if (!memmem(p->text, p->len, "${", 2) && !memmem(p->text, p->len, "+=", 2)) {
+        parse(p);
+        return;
+    }
+    if ((rc = pthread_attr_init(&attr)) == 0) {
+        if ((rc = pthread_attr_setstacksize(&attr, STACK_BYTES)) == 0)
+            rc = pthread_create(&thread, &attr, parse_thread, p);
+        pthread_attr_destroy(&attr);
+    }
+    if (rc == 0)
+        pthread_join(thread, NULL);
+    else
+        stk_fail_sys(&p->err, rc, "cannot start a thread");
+}
+
+int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret)
+{
+    stk_auto_buf text = { 0 };
+    struct parse p = { 0 };
+
+    if (stk_request_read_all(r, &text, &p.err) < 0) {
+        stk_sjs_body_failed(reply, &p.err);
         return -1;
     }
-    if (text.len > 0 && !stk_utf8_valid(text.data, text.len)) {
+    if (text.len == 0) {
+        *ret = json_object();
+        return 0;
+    }
+    if (!stk_utf8_valid(text.data, text.len)) {
         stk_sjs_err(reply, 400, "Cannot parse config: it is not valid UTF-8 text");
         return -1;
     }
-    limits.max_depth = DEPTH_MAX;
-    limits.max_bytes = SIZE_MAX; /* the route's limit held already */
-    *ret = text.len > 0 ? stk_hocon_parse(text.data, text.len, &limits, &err) : json_object();
-    if (*ret)
+    p.text = text.data;
+    p.len = text.len;
+    parse_with_room(&p);
+    *ret = p.ret;
+    if (p.ret)
         return 0;
-    if (text.len > 0 && (err.code == STK_INVALID || err.code == STK_LIMIT))
-        stk_sjs_err(reply, 400, "Cannot parse config: %s", err.msg);
+    if (p.err.code == STK_INVALID || p.err.code == STK_LIMIT)
+        stk_sjs_err(reply, 400, "Cannot parse config: %s", p.err.msg);
     else
-        stk_sjs_err(reply, 500, "out of memory");
+        stk_sjs_failed(reply, "parse a config", &p.err);
     return -1;
 }
 

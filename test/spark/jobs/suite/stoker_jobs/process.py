@@ -179,11 +179,11 @@ class LeavesChild(Job):
 
 
 class ChangesProcess(Job):
-    """Changes working directory, environment, sys.path, umask. Result: what they were before, to compare two runs."""
+    """Changes working directory, environment, sys.path, umask. Result: {"pid": its process id, "before": what they were}."""
 
     def run_job(self, context, runtime, data):
         before = [os.getcwd(), os.environ.get('STOKER_LEFT'), '/left' in sys.path, os.umask(0)]
         os.chdir('/')
         os.environ['STOKER_LEFT'] = 'left'
         sys.path.append('/left')
-        return before
+        return {'pid': os.getpid(), 'before': before}
