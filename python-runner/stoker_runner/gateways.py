@@ -57,9 +57,14 @@ class Gateways:
         self._inherit_accumulator(worker)
         self._clear(jvm.worker_tag(worker), time.monotonic() + GONE_SECONDS)
         self._delete_temp_dir(worker)
-        # Named objects that it was about to create when it died: another may.
-        locks = jvm.shared_map(self._jvm, jvm.NAMED_LOCKS).values()
-        locks.removeAll(self._jvm.java.util.Collections.singleton(worker))
+        self._release_names(worker)
+
+    def _release_names(self, worker):
+        """Named objects that it was about to create when it died: another may."""
+        locks = jvm.shared_map(self._jvm, jvm.NAMED_LOCKS)
+        for name, holder in list(locks.items()):
+            if holder == worker:
+                locks.remove(name)
 
     def _inherit_accumulator(self, worker):
         """A3: named objects and UDFs of the dead still carry its accumulator, and no task of theirs could be serialized

@@ -466,59 +466,43 @@ static int start_failure(const struct stk_http *http, const char *addresses, str
     return stk_fail(err, STK_INTERNAL, "listen on %s: %s", addresses, what);
 }
 
+static const struct mg_callbacks callbacks = {
+    .begin_request = on_request,
+    .http_error = on_error,
+    .init_thread = on_thread,
+    .exit_thread = on_thread_end,
+    .init_connection = on_connection,
+    .log_message = on_log,
+};
+
 static int start_civetweb(struct stk_http *http, const struct stk_http_options *o, const char *addresses,
                           struct stk_err *err)
 {
-    static const struct mg_callbacks callbacks = {
-        .begin_request = on_request,
-        .http_error = on_error,
-        .init_thread = on_thread,
-        .exit_thread = on_thread_end,
-        .init_connection = on_connection,
-        .log_message = on_log,
-    };
     char threads[24], request_ms[24], keep_alive_ms[24], head[24];
+    /* clang-format off */
     const char *options[] = {
-        "listening_ports",
-        addresses,
-        "num_threads",
-        threads,
-        "connection_queue",
-        "256",
-        "listen_backlog",
-        "1024",
-        "tcp_nodelay",
-        "1",
-        "linger_timeout_ms",
-        "-2", /* leave SO_LINGER alone: close() returns at once and the kernel delivers what is left */
-        "max_request_size",
-        head,
-        "enable_keep_alive",
-        "yes",
-        "keep_alive_timeout_ms",
-        keep_alive_ms,
-        "request_timeout_ms",
-        request_ms,
-        "decode_url",
-        "no", /* else %2F and %00 are decoded before we route */
-        "decode_query_string",
-        "no",
-        "enable_directory_listing",
-        "no",
-        "enable_auth_domain_check",
-        "no",
-        "authentication_domain",
-        "stoker",
-        "access_control_allow_origin",
-        "", /* else any page passes a preflight */
-        "access_control_allow_methods",
-        "",
-        "access_control_allow_headers",
-        "",
-        "allow_sendfile_call",
-        "no",
+        "listening_ports", addresses,
+        "num_threads", threads,
+        "connection_queue", "256",
+        "listen_backlog", "1024",
+        "tcp_nodelay", "1",
+        "linger_timeout_ms", "-2", /* leave SO_LINGER alone: close() returns at once and the kernel delivers what is left */
+        "max_request_size", head,
+        "enable_keep_alive", "yes",
+        "keep_alive_timeout_ms", keep_alive_ms,
+        "request_timeout_ms", request_ms,
+        "decode_url", "no", /* else %2F and %00 are decoded before we route */
+        "decode_query_string", "no",
+        "enable_directory_listing", "no",
+        "enable_auth_domain_check", "no",
+        "authentication_domain", "stoker",
+        "access_control_allow_origin", "", /* else any page passes a preflight */
+        "access_control_allow_methods", "",
+        "access_control_allow_headers", "",
+        "allow_sendfile_call", "no",
         NULL,
     };
+    /* clang-format on */
 
     snprintf(threads, sizeof threads, "%d", o->threads);
     snprintf(request_ms, sizeof request_ms, "%lld", (long long)o->request_timeout_ms);

@@ -138,8 +138,9 @@ class Client:
     def raw(self, data, timeout=30):
         """Sends bytes, closes the sending side, returns all bytes that come back."""
         with self.connect(timeout) as sock:
-            sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):      # it may refuse before it has read everything
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
             return read_all(sock)
 
     def raw_reply(self, data, timeout=30):
@@ -193,6 +194,7 @@ class Daemon(Client):
         self.config_path = os.path.join(folder, "stoker.conf")
         self.env = {**os.environ, **(env or {})}
         self.process, self.status, self.first_line = None, None, None
+        self.restore_signals = True     # False: SIGXFSZ stays ignored, as Python has it
         jdk = os.path.join(folder, "jdk", "bin")
         os.makedirs(jdk, exist_ok=True)
         with open(os.path.join(jdk, "java"), "w") as f:
@@ -211,7 +213,8 @@ class Daemon(Client):
     def start(self, *args):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([STOKERD, "--config", self.config_path, *args], env=self.env, stdin=subprocess.DEVNULL,
-                                            stdout=subprocess.PIPE, stderr=log, cwd=self.folder)
+                                            stdout=subprocess.PIPE, stderr=log, cwd=self.folder,
+                                            restore_signals=self.restore_signals)
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT)
         assert ready, "stokerd says nothing\n" + self.log()
         self.first_line = self.process.stdout.readline().decode()
@@ -331,7 +334,7 @@ class Daemon(Client):
     def create(self, name=None, wish=None, **settings):
         """A context that is up. wish: spark.fake.* settings by role."""
         name = name or unique("ctx")
-        reply = self.post("/contexts/" + urllib.parse.quote(name), **settings, **{"spark.fake." + k: v for k, v in (wish or {}).items()})
+        reply = self.post("/contexts/" + urllib.parse.quote(name, safe=""), **settings, **{"spark.fake." + k: v for k, v in (wish or {}).items()})
         assert reply.status == 200, reply
         return name
 

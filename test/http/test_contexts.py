@@ -18,7 +18,6 @@ def is_gone(server, name):
     context, state, _ = server.context_row(name)
     assert state in ("STOPPED", "FAILED", "LOST")
     wait_for(lambda: not os.path.exists(server.path("contexts", context)), "removal of its folder")
-    assert server.rows("SELECT * FROM processes WHERE context_id = ?", context) == []
     mark = ("STOKER_CONTEXT=" + context).encode()
     for pid in server.pids():
         with open("/proc/%d/environ" % pid, "rb") as f:
@@ -48,6 +47,21 @@ def test_create_show_delete(server):
     assert (ended["id"], ended["state"]) == (shown["id"], "FINISHED") and re.fullmatch(TIME, ended["endTime"])
     with open(server.path("logs", "context.%s.log" % shown["id"])):
         pass
+
+
+@pytest.mark.parametrize("how", ["delete", "zygote", "keeper"])
+def test_no_process_of_an_ended_context_is_recorded(server, app, how):
+    """A row of `processes` goes with its process, however the context ends."""
+    name = server.create()
+    assert server.run(name, app).status == 200
+    context = server.context_row(name)[0]
+    assert len(server.rows("SELECT * FROM processes WHERE context_id = ?", context)) >= 4
+    if how == "delete":
+        assert server.delete("/contexts/" + name).status == 200
+    else:
+        os.kill(server.pid(name, how[0]), signal.SIGKILL)
+        wait_for(lambda: server.context_row(name)[1] == "LOST", "end of the context")
+    assert server.rows("SELECT role FROM processes WHERE context_id = ?", context) == []
 
 
 def test_list_is_newest_first(server, own_context):

@@ -119,11 +119,11 @@ class Stoker:
 
     # -- requests
 
-    def request(self, method, path, body=None, headers=(), timeout=WAIT + 30, **query):
-        """One request. Its Reply, the body parsed when it is JSON."""
+    def request(self, method, path, body=None, headers=(), **query):
+        """One request. Its Reply, the body parsed when it is JSON. query: parameters, "_" for "-"."""
         if query:
             path += "?" + urllib.parse.urlencode({key.replace("_", "-"): value for key, value in query.items()})
-        connection = http.client.HTTPConnection(self.address, timeout=timeout)
+        connection = http.client.HTTPConnection(self.address, timeout=2 * WAIT)
         try:
             connection.request(method, path, body.encode() if isinstance(body, str) else body, dict(headers))
             answer = connection.getresponse()
@@ -226,11 +226,11 @@ class Stoker:
         """A path in the state directory."""
         return os.path.join(self.state, *names)
 
-    def query(self, sql, *values):
-        """Rows of the server's database."""
+    def queued(self):
+        """The ids of the jobs that wait, from the server's database: to clients they are RUNNING too."""
         database = sqlite3.connect("file:%s?mode=ro" % self.path("stoker.db"), uri=True, timeout=10)
         try:
-            return database.execute(sql, values).fetchall()
+            return {row[0] for row in database.execute("SELECT id FROM jobs WHERE state = 0")}
         finally:
             database.close()
 
@@ -292,7 +292,7 @@ class Background(threading.Thread):
         except Exception as error:
             self._error = error
 
-    def value(self, timeout=WAIT + 30):
+    def value(self, timeout=2 * WAIT):
         self.join(timeout)
         assert not self.is_alive(), "no answer in %g s" % timeout
         if self._error:

@@ -36,6 +36,14 @@ def files(tmp_path):
     return Files(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def nothing_runs_on(stoker):
+    """A test that has failed leaves no job in the way of the next one."""
+    yield
+    for job in stoker.get("/jobs", status="running", limit=100):
+        stoker.delete(job["jobId"])
+
+
 @pytest.fixture
 def good_after(stoker, py):
     """After the test the context still is the same one, and does what it is told."""
@@ -190,8 +198,7 @@ def test_more_jobs_than_slots(stoker, py, files):
     jobs = {stoker.submit("stoker_jobs.process.Counts", {"on": files.path("on%d" % n), "go": go, "n": n}): n
             for n in range(100, 112)}
     wait_until(lambda: sum(files.exists("on%d" % n) for n in jobs.values()) == 8, "eight jobs at once")
-    rows = stoker.query("SELECT id FROM jobs WHERE state = 'QUEUED'")
-    assert {row[0] for row in rows} == {job for job, n in jobs.items() if n >= 108}
+    assert stoker.queued() == {job for job, n in jobs.items() if n >= 108}
     files.make("go")
     assert {job: stoker.result(job) for job in jobs} == {job: n * (n - 1) // 2 for job, n in jobs.items()}
 
@@ -329,8 +336,8 @@ def test_exits(stoker, py, good_after):
 
 def test_signals(stoker, py, good_after):
     error = stoker.failure("stoker_jobs.failing.Segfaults")
-    assert error["message"] == failed(
-        139, "the job's process was ended by signal 11 (Segmentation fault)\nreading address 0")
+    assert error["message"].startswith(
+        failed(139, "the job's process was ended by signal 11 (Segmentation fault)\nreading address 0")[:-1])
     error = stoker.failure("stoker_jobs.failing.Signalled", "signal = 15")
     assert error["message"] == failed(143, "the job's process was ended by signal 15 (Terminated)")
 
@@ -449,13 +456,20 @@ def test_a_late_cancel(stoker, py):
 
 # ---------------------------------------------------------------- contexts of the other kinds, beside the first
 
+@pytest.fixture(scope="class")
+def sc(stoker, py):
+    yield stoker.create_running("sc", "Spark", **{"max-jobs": 2})
+    stoker.request("DELETE", "/contexts/sc")
+
+
+@pytest.fixture(scope="class")
+def sql(stoker, py):
+    yield stoker.create_running("sql", "SQL")
+    stoker.request("DELETE", "/contexts/sql")
+
+
 class TestSparkContext:
     """A SparkContext with two slots."""
-
-    @pytest.fixture(scope="class")
-    def sc(self, stoker, py):
-        yield stoker.create_running("sc", "Spark", **{"max-jobs": 2})
-        stoker.request("DELETE", "/contexts/sc")
 
     def test_several_contexts_at_once(self, stoker, py, sc):
         assert stoker.get("/contexts") == ["sc", "py"]
@@ -470,8 +484,7 @@ class TestSparkContext:
         jobs = [stoker.submit("stoker_jobs.process.Waits", {"on": files.path("on%d" % n), "go": files.path("go%d" % n)},
                               "sc") for n in range(5)]
         files.wait("on0", "on1")
-        queued = {row[0] for row in stoker.query("SELECT id FROM jobs WHERE state = 'QUEUED'")}
-        assert queued == set(jobs[2:]) and not files.exists("on2")
+        assert stoker.queued() == set(jobs[2:]) and not files.exists("on2")
         files.make("go1")
         files.wait("on2")
         assert stoker.job(jobs[1])["status"] == "FINISHED" and stoker.job(jobs[0])["status"] == "RUNNING"
@@ -494,10 +507,11 @@ class TestSparkContext:
     def test_delete_with_jobs(self, stoker, py, sc, files):
         """Those that run and those that wait end with their context; other contexts do not notice."""
         config = {"file": files.path("log"), "go": files.path("never"), "beat": files.path("beat")}
-        jobs = [stoker.submit("stoker_jobs.process.AppendsInTasks", config, "sc") for _ in range(3)]
+        jobs = [stoker.submit("stoker_jobs.process." + name, config, "sc")
+                for name in ("Appends", "AppendsInTasks", "Appends")]
         wait_until(lambda: len(files.lines("log")) == 2 and files.size("beat"), "two running jobs")
         caller = Background(stoker.run, "stoker_jobs.process.Nothing", context="sc")
-        wait_until(lambda: len(stoker.query("SELECT id FROM jobs WHERE state = 'QUEUED'")) == 2, "two waiting jobs")
+        wait_until(lambda: len(stoker.queued()) == 2, "two waiting jobs")
         reply = stoker.request("DELETE", "/contexts/sc")
         assert (reply.status, reply.body) == (200, {"status": "SUCCESS", "result": "Context stopped"}), reply
         ended = stoker.context("sc")
@@ -505,7 +519,9 @@ class TestSparkContext:
         assert stoker.left_of(sc["id"]) == []
         terminated = {"message": "Context (sc) for this job was terminated", "errorClass": "", "stack": ""}
         assert [stoker.job(job)["status"] for job in jobs] == ["ERROR"] * 3
-        assert [stoker.job(job)["result"] for job in jobs] == [terminated] * 3
+        results = [stoker.job(job)["result"] for job in jobs]
+        assert results[0] == results[2] == terminated
+        assert results[1] == terminated or "SparkContext was shut down" in results[1]["message"]  # as SJS: who comes first
         assert caller.value().body["result"] == terminated
         assert len(files.lines("log")) == 2
         assert stoker.get("/contexts") == ["py"]
@@ -518,11 +534,6 @@ class TestSparkContext:
 
 class TestSQLContext:
     """A SQLContext, which at last loses its JVM."""
-
-    @pytest.fixture(scope="class")
-    def sql(self, stoker, py):
-        yield stoker.create_running("sql", "SQL")
-        stoker.request("DELETE", "/contexts/sql")
 
     def test_jobs(self, stoker, sql):
         assert stoker.value("stoker_jobs.word_count.SQLCount", STRINGS, "sql") == COUNTS
