@@ -180,8 +180,8 @@ static void on_deadline(void *arg)
 {
     struct context *ctx = arg;
 
-    if (ctx->closed) {
-        write_down(ctx); /* its last row did not fit on the disk */
+    if (ctx->last_row) {
+        write_down(ctx); /* it did not fit on the disk */
         return;
     }
     stk_warn("context", "not stopped in time, killing its processes", "context", ctx->row.id);
@@ -294,10 +294,11 @@ static bool is_alive(const struct process *p)
     return p->known && !p->dead;
 }
 
-static void on_dir_removed(void *arg)
+static void write_last_row(void *arg)
 {
     struct context *ctx = arg;
 
+    ctx->last_row = true;
     context_move(ctx, ctx->end_state);
 }
 
@@ -335,9 +336,9 @@ void context_check_gone(struct context *ctx)
     context_close_process(&ctx->jvm);
     stk_timer_clear(ctx->timer);
     if (ctx->end_state == STK_CONTEXT_CREATING)
-        context_move(ctx, ctx->end_state);
+        write_last_row(ctx);
     else
-        context_dir_remove(ctx->core, ctx->row.id, on_dir_removed, ctx); /* first, so that "stopped" means that nothing is left */
+        context_dir_remove(ctx->core, ctx->row.id, write_last_row, ctx); /* first, so that "stopped" means that nothing is left */
 }
 
 void context_launch_or_end(struct context *ctx)
@@ -352,7 +353,7 @@ static void restart(struct context *ctx)
 {
     stk_store_process_ended(ctx->core->store, ctx->row.id, "k", NULL); /* or the next start would take it for the new one's */
     stk_store_process_ended(ctx->core->store, ctx->row.id, "jvm", NULL);
-    ctx->ending = ctx->closed = ctx->keeper_forked = false;
+    ctx->ending = ctx->closed = ctx->last_row = ctx->keeper_forked = false;
     ctx->failed_attaches = 0;
     stk_text_unref(ctx->jobs_error);
     ctx->jobs_error = NULL;
@@ -391,13 +392,13 @@ static void on_committed(void *arg, const struct stk_err *err)
     ctx->commits--;
     if (err) {
         stk_error("context", "transition not written, will be tried again", "context", ctx->row.id, "why", err->msg);
-        if (ctx->closed)
+        if (ctx->last_row)
             stk_timer_set(ctx->timer, RETRY_COMMIT_MS);
         return;
     }
     if (ctx->commits > 0)
         return;
-    if (ctx->closed)
+    if (ctx->last_row)
         finish(ctx);
     else if (ctx->row.state == STK_CONTEXT_RUNNING)
         context_answer_creators(ctx, NULL);

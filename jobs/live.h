@@ -99,7 +99,8 @@ struct context {
     bool ending;             /* being stopped or cleared away: no new work */
     enum stk_context_state end_state; /* CREATING: to be started again, its queued jobs stay QUEUED */
     struct stk_text *jobs_error;      /* what its unfinished jobs end with */
-    bool closed;             /* its last row is on the way to the store */
+    bool closed;             /* its processes are gone and its jobs settled; nothing finds it any more */
+    bool last_row;           /* is on the way to the store; after its commit the context is forgotten */
     int commits;             /* store commands not answered yet */
     UT_hash_handle hh;
 };

@@ -75,8 +75,11 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     w = worker_find(ctx, job->row.worker.process);
     if (!w && !(w = worker_adopt(ctx, &job->row.worker)))
         return stk_fail(err, STK_INTERNAL, "out of memory");
-    if (w->job)
-        return stk_fail(err, STK_INTERNAL, "the database has two jobs in the hand of worker %s", w->p.id.process);
+    if (w->job) { /* cannot be: a worker's job is settled, in the same order of rows, before it gets the next */
+        stk_error("recover", "two jobs in one worker's hand", "process", w->p.id.process, "job", job->row.id);
+        job_settle(job, STK_JOB_LOST, failure_text("LOST", NULL, NULL, "the record of the job was damaged"));
+        return 0;
+    }
     job_take(job, w);
     w->set = stk_text_ref(job->row.set);
     job->sent = true; /* perhaps; its worker's hello tells */

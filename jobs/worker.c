@@ -159,9 +159,9 @@ static void on_done(struct worker *w, json_t *msg)
     if (job && job->row.state == STK_JOB_CANCELLING) {
         cancel_worker_done(job, msg);
     } else if (job) {
-        job_release(job);
-        queue_dispatch(w->p.context); /* first the next job, then the end of this one: both go into one commit */
+        /* its end first: were a crash to come between the two rows, the worker would have two jobs in hand */
         job_settle_done(job, msg);
+        queue_dispatch(w->p.context);
     } else if (!known || known->row.attempt != json_integer_value(json_object_get(msg, "attempt"))) {
         /* committed before, or given up on: the worker may forget it */
         json_t *ack = json_pack("{s:s, s:O, s:O}", "type", "ack", "job", json_object_get(msg, "job"), "attempt",

@@ -183,7 +183,7 @@ def libconfig(value):
 class Daemon(Client):
     """A stokerd with the fake runner in a folder of its own. start(), stop() and kill() as often as wished."""
 
-    PRESETS = {"listen": ["127.0.0.1:0"], "log-level": "debug", "cancel-grace": "300ms", "stop-grace": "1500ms",
+    PRESETS = {"listen": ["127.0.0.1:0"], "log-level": "debug", "cancel-grace": "300ms", "stop-grace": "1s",
                "keep-alive-timeout": "2s"}
 
     def __init__(self, folder, long_path=False, env=None, **config):

@@ -296,7 +296,7 @@ def test_upload_that_stalls(server, nothing_left):
 def test_upload_that_trickles(server, nothing_left):
     """A byte now and then is not enough: the whole body has a limit too."""
     start = time.monotonic()
-    with server.connect() as sock:
+    with server.connect(timeout=12) as sock:
         sock.sendall(head("/binaries/" + unique(), "Content-Length: 100000") + GOOD[:50])
         stop = threading.Event()
 

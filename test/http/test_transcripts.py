@@ -206,7 +206,7 @@ class Stage:
 
 @pytest.fixture
 def stage(daemon):
-    server = daemon().start()
+    server = daemon(stop_grace="1500ms").start()
     with open(os.path.join(FOLDER, "transcript.py")) as f:
         server.upload("transcript", make_zip({"transcript.py": f.read()}), media="application/zip")
     stage = Stage(server)

@@ -207,6 +207,14 @@ def test_os_exit_and_a_segfault_are_told_by_the_zygote(workers, context, server)
         assert "Segmentation fault" in f.read()
 
 
+def test_a_fork_that_comes_back_from_the_jobs_code_answers_nothing(workers):
+    worker = workers()
+    job = worker.start("import os\nresult = 'child' if os.fork() == 0 else 'parent'")
+    assert json.loads(job.done()["result"]) == "parent"
+    assert worker.value("result = 1") == 1
+    assert len(worker.seen("done", since=job.since, job=job.id)) == 1
+
+
 def test_threads_left_retire_the_worker(workers, context, server):
     worker = workers()
     since = server.mark()
@@ -284,6 +292,29 @@ def test_a_job_that_prints_too_much(workers, context):
         assert done["outcome"] == "error" and done["error"]["code"] == "LOG_TOO_LARGE"
         assert done["stdout_bytes"] > 1 << 20
         assert worker.value("result = 1") == 1
+    finally:
+        context.respec(**old)
+
+
+def test_a_job_that_prints_too_much_and_does_not_end(workers, context, server):
+    old = dict(context.spec)
+    try:
+        context.respec(max_log=1 << 20)
+        worker = workers()
+        since = server.mark()
+        job = worker.start("""
+            import time
+            while True:
+                try:
+                    print("x" * 1000)
+                    time.sleep(.0005)
+                except BaseException:
+                    pass
+            """)
+        done = job.done()
+        assert done["error"]["code"] == "LOG_TOO_LARGE" and done["retire"]
+        assert context.wait("z", "exited", since=since, process=worker.name)["status"] == 0
+        assert os.path.getsize(os.path.join(server.state, "logs", job.id + ".1.stdout")) == done["stdout_bytes"]
     finally:
         context.respec(**old)
 
@@ -472,6 +503,8 @@ def test_k5_a_hive_context_has_its_own_catalog(own_context):
     assert value == ["HiveContext", 1, "hive"]
     assert sorted(os.path.basename(p) for p in glob.glob(context.folder + "/*")) == [
         "busy", "context.log", "derby.log", "local", "metastore_db", "spark.properties", "spec.json", "warehouse"]
+    context.zygote.terminate()      # as `stop` with a grace of 5 s
+    assert context.zygote.wait(30) == 0 and not of_context(context)
 
 
 def test_executors_elsewhere_get_the_binaries_as_files(own_context, server):

@@ -219,10 +219,10 @@ def test_two_versions_of_a_module_by_turns(stoker, py):
 
 
 def test_a_running_job_keeps_its_version(stoker, py, files):
-    stoker.upload_jobs("again", "app_v1")
+    stoker.upload_jobs("again", "app_v1", "zip")
     old = stoker.submit("app.Version", {"go": files.path("go")}, app="again")
     files.wait("go.on")
-    stoker.upload_jobs("again", "app_v2")
+    stoker.upload_jobs("again", "app_v2", "zip")
     assert stoker.value("app.Version", app="again") == versions(2)
     files.make("go")
     assert stoker.result(old) == versions(1)
@@ -338,6 +338,8 @@ def test_signals(stoker, py, good_after):
     error = stoker.failure("stoker_jobs.failing.Segfaults")
     assert error["message"].startswith(
         failed(139, "the job's process was ended by signal 11 (Segmentation fault)\nreading address 0")[:-1])
+    line = line_of("suite/stoker_jobs/failing.py", "string_at(0)")
+    assert 'stoker_jobs/failing.py", line %d in run_job' % line in error["message"]
     error = stoker.failure("stoker_jobs.failing.Signalled", "signal = 15")
     assert error["message"] == failed(143, "the job's process was ended by signal 15 (Terminated)")
 
