@@ -294,6 +294,13 @@ static bool is_alive(const struct process *p)
     return p->known && !p->dead;
 }
 
+static void forget_process(struct process *p)
+{
+    context_close_process(p);
+    if (p->known)
+        stk_store_process_ended(p->context->core->store, p->context->row.id, p->id.process, NULL);
+}
+
 static void write_last_row(void *arg)
 {
     struct context *ctx = arg;
@@ -331,9 +338,9 @@ void context_check_gone(struct context *ctx)
     if (ctx->n_jobs > staying)
         return; /* the last of them comes back here */
     ctx->closed = true;
-    context_close_process(&ctx->zygote);
-    context_close_process(&ctx->keeper);
-    context_close_process(&ctx->jvm);
+    forget_process(&ctx->zygote);
+    forget_process(&ctx->keeper);
+    forget_process(&ctx->jvm);
     stk_timer_clear(ctx->timer);
     if (ctx->end_state == STK_CONTEXT_CREATING)
         write_last_row(ctx);
@@ -351,8 +358,6 @@ void context_launch_or_end(struct context *ctx)
 
 static void restart(struct context *ctx)
 {
-    stk_store_process_ended(ctx->core->store, ctx->row.id, "k", NULL); /* or the next start would take it for the new one's */
-    stk_store_process_ended(ctx->core->store, ctx->row.id, "jvm", NULL);
     ctx->ending = ctx->closed = ctx->last_row = ctx->keeper_forked = false;
     ctx->failed_attaches = 0;
     stk_text_unref(ctx->jobs_error);

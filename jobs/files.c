@@ -7,11 +7,13 @@
 #include "stoker/log.h"
 #include "stoker/tree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 enum { SPOOL_MAX_BYTES = 2 << 20 };
 
@@ -137,6 +139,30 @@ void logs_keep(struct stk_core *core, const char *process, const char *job, int 
     }
 }
 
+/*
+ * Temporary files whose writers were killed. A writer takes milliseconds from making its file to renaming it: an older one
+ * has no writer.
+ */
+void spool_sweep(struct stk_core *core)
+{
+    enum { OLD_S = 60 };
+    int fd = openat(core->o.state_dir_fd, "spool", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    struct dirent *e;
+    struct stat st;
+
+    if (!dir)
+        return;
+    while ((e = readdir(dir))) {
+        size_t len = strlen(e->d_name);
+
+        if (len > 4 && strcmp(e->d_name + len - 4, ".tmp") == 0 && fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            time(NULL) - st.st_mtime > OLD_S)
+            unlinkat(fd, e->d_name, 0);
+    }
+    closedir(dir);
+}
+
 /* ---- a context's directory */
 
 static int write_file(int dir, const char *name, const char *text, struct stk_err *err)
@@ -177,11 +203,30 @@ struct removal {
     void *arg;
 };
 
+/* Exit statuses of the context's processes, and what a kill left half written of them. */
+static void remove_exits(struct removal *r)
+{
+    char prefix[64];
+    int fd = openat(r->core->o.state_dir_fd, "spool", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    struct dirent *e;
+
+    if (!dir)
+        return;
+    snprintf(prefix, sizeof prefix, "exit.%s.", r->id);
+    while ((e = readdir(dir))) {
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0)
+            unlinkat(fd, e->d_name, 0);
+    }
+    closedir(dir);
+}
+
 static void remove_dir(void *arg)
 {
     struct removal *r = arg;
     char from[80], to[64];
 
+    remove_exits(r);
     snprintf(from, sizeof from, "contexts/%s/context.log", r->id);
     snprintf(to, sizeof to, "logs/context.%s.log", r->id);
     renameat(r->core->o.state_dir_fd, from, r->core->o.state_dir_fd, to);

@@ -214,6 +214,7 @@ json_t *spool_read(struct stk_core *core, const char *job, int attempt); /* body
 void spool_remove(struct stk_core *core, const char *job, int attempt);
 json_t *spool_read_exit(struct stk_core *core, const char *context, const char *process);
 void spool_remove_exit(struct stk_core *core, const char *context, const char *process);
+void spool_sweep(struct stk_core *core);
 void logs_keep(struct stk_core *core, const char *process, const char *job, int attempt); /* a dead worker's logs get the job's name */
 int context_dir_make(struct stk_core *core, const char *id, const char *spec, struct stk_err *err);
 /* In the background; keeps the log as logs/context.<id>.log. after (NULL is fine) is called on the loop. */

@@ -150,6 +150,7 @@ int stk_core_recover(struct stk_core *core, struct stk_err *err)
     if (rc < 0)
         return -1;
     sweep_dirs(core);
+    spool_sweep(core);
     HASH_ITER(hh, core->contexts, ctx, tmp) resume(ctx);
     return 0;
 }

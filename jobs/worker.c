@@ -148,11 +148,19 @@ static struct job *job_in_hand(struct worker *w, json_t *msg)
                : NULL;
 }
 
+static bool has_outcome(json_t *done, const char *outcome)
+{
+    const char *text = json_string_value(json_object_get(done, "outcome"));
+
+    return text && strcmp(text, outcome) == 0;
+}
+
 static void on_done(struct worker *w, json_t *msg)
 {
     const char *id = json_string_value(json_object_get(msg, "job"));
     struct job *job = job_in_hand(w, msg);
     struct job *known = id ? job_find(w->p.context->core, id) : NULL;
+    struct context *ctx = w->p.context;
 
     if (json_is_string(json_object_get(msg, "retire")))
         w->state = W_RETIRING;
@@ -160,8 +168,11 @@ static void on_done(struct worker *w, json_t *msg)
         cancel_worker_done(job, msg);
     } else if (job) {
         /* its end first: were a crash to come between the two rows, the worker would have two jobs in hand */
-        job_settle_done(job, msg);
-        queue_dispatch(w->p.context);
+        if (ctx->ending && !has_outcome(msg, "finished") && !has_outcome(msg, "invalid"))
+            job_settle(job, STK_JOB_ERROR, stk_text_ref(ctx->jobs_error)); /* Spark was stopped under it: not the job's fault */
+        else
+            job_settle_done(job, msg);
+        queue_dispatch(ctx);
     } else if (!known || known->row.attempt != json_integer_value(json_object_get(msg, "attempt"))) {
         /* committed before, or given up on: the worker may forget it */
         json_t *ack = json_pack("{s:s, s:O, s:O}", "type", "ack", "job", json_object_get(msg, "job"), "attempt",

@@ -39,7 +39,6 @@ static void keeper_is_gone(struct context *ctx, json_t *exit)
     char what[120];
 
     ctx->keeper.dead = true;
-    stk_store_process_ended(ctx->core->store, ctx->row.id, "k", NULL);
     if (ctx->zygote.conn)
         stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "ack_exit", "process", "k"));
     spool_remove_exit(ctx->core, ctx->row.id, "k");

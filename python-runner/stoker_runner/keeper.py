@@ -58,8 +58,9 @@ class Keeper:
             self.start()
         except Exception as e:
             if not self.stopping:
-                traceback.print_exc()
-                self.fail("failed", "CONTEXT_FAILED", e)
+                if not isinstance(e, launch.JvmExited):
+                    traceback.print_exc()
+                self.fail("failed", "CONTEXT_FAILED", str(e) if isinstance(e, launch.JvmExited) else e)
                 self.end_jvm()
                 return 1
         else:
@@ -113,7 +114,9 @@ class Keeper:
         """Tells the server and waits for it, within reason. cause: an exception or a text."""
         if not isinstance(cause, Exception):
             cause = JobError(code, cause, None)
-        error = dict(failure.describe(cause, "start"), retry="may-help", log_tail=self.log_tail())
+        error = dict(failure.describe(cause, "start"), log_tail=self.log_tail())
+        if state == "ended":
+            error["retry"] = "may-help"
         self.error, self.state = error, state
         print("stoker: %s" % error["message"], file=sys.stderr, flush=True)
         if not self.link.send({"type": state, "error": error}):

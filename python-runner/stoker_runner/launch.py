@@ -31,6 +31,7 @@ JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 OUR_JAVA_OPTIONS = "-XX:-UsePerfData"           # no /tmp/hsperfdata file per context
 
 READY_POLL_SECONDS = 0.02
+SAID_BYTES = 16384
 
 
 class JvmExited(Exception):
@@ -71,6 +72,7 @@ class Jvm:
     def __init__(self, conf, folder):
         self._folder = folder
         self._info = os.path.join(tempfile.mkdtemp(prefix="gateway-", dir=folder), "info")
+        self._log_start = _size(self._log())
         home = _find_spark_home()
         parent = os.getpid()
 
@@ -108,7 +110,8 @@ class Jvm:
         try:
             while not os.path.isfile(self._info):
                 if self.process.poll() is not None:
-                    raise JvmExited("the JVM ended %s before Spark could be started" % describe(self.process.returncode))
+                    raise JvmExited("the JVM ended %s before Spark could be started%s" % (
+                        describe(self.process.returncode), self._said()))
                 if give_up():
                     raise JvmExited("the start was given up")
                 time.sleep(READY_POLL_SECONDS)
@@ -118,6 +121,20 @@ class Jvm:
             if os.path.exists(self._info):
                 os.unlink(self._info)
             os.rmdir(os.path.dirname(self._info))
+
+    def _log(self):
+        return os.path.join(self._folder, "context.log")
+
+    def _said(self):
+        """The first lines that it printed and that are not noise: what follows them is spark-submit's usage."""
+        try:
+            with open(self._log(), "rb") as f:
+                f.seek(self._log_start)
+                lines = f.read(SAID_BYTES).decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        said = [line.strip() for line in lines if line.strip() and not line.startswith(("WARNING", "Usage:"))]
+        return ": " + "; ".join(said[:3])[:1000] if said else ""
 
     def end(self, seconds):
         """Ends the JVM, by closing its standard input first; returns when it is gone."""
@@ -130,6 +147,13 @@ class Jvm:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _size(path):
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 def describe(returncode):

@@ -1,7 +1,7 @@
 """The pair of files that a worker's standard output and error go to (PROTOCOL.md section 6).
 
 The pair is made once and handed to a job only when it has written something: two new files per job would cost more than
-a small job does. All methods belong to the main thread, except sizes(), rename() and tail().
+a small job does. All methods belong to the main thread, except sizes(), silence(), rename() and tail().
 """
 import contextlib
 import io
@@ -20,7 +20,7 @@ class LogPair:
     def __init__(self, state_dir, process):
         self._folder, self._process = os.path.join(state_dir, "logs"), process
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._kept = [proc.keep_fd(null), -1, -1]
         os.close(null)
         self._identity = [None, None, None]
@@ -95,6 +95,11 @@ class LogPair:
             raw = open(number, "wb" if number else "rb", closefd=False)
             self._streams[number] = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
             setattr(sys, name, self._streams[number])
+
+    def silence(self):
+        """What a job that does not end goes on printing is dropped. Any thread."""
+        for number in (1, 2):
+            os.dup2(self._kept[0], number)
 
     def rename(self, job, attempt):
         """Gives the pair to a job. The files keep their descriptors."""

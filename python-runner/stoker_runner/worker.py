@@ -399,6 +399,7 @@ class Worker:
         with self._lock:
             if self._attempts.pop(key, None) is None:
                 return
+        self.logs.silence()
         out, err = self.logs.sizes()
         self.logs.rename(*key)
         body = dict(body, stdout_bytes=out, stderr_bytes=err, retire=reason)
