@@ -75,6 +75,8 @@ static void on_started(struct context *ctx, json_t *msg)
     context_found(&ctx->jvm, pid_field(msg, "jvm_pid"));
     if (ctx->ending || ctx->row.state != STK_CONTEXT_CREATING)
         return;
+    stk_text_unref(ctx->row.application_id); /* of the one before, when it is started again */
+    stk_text_unref(ctx->row.ui_url);
     ctx->row.application_id = app ? stk_text_new(app, strlen(app)) : NULL;
     ctx->row.ui_url = ui ? stk_text_new(ui, strlen(ui)) : NULL;
     context_move(ctx, STK_CONTEXT_RUNNING);

@@ -16,6 +16,7 @@ static void free_conn(uv_handle_t *handle)
     struct stk_conn *c = handle->data;
 
     stk_frame_decoder_free(c->decoder);
+    stk_buf_done(&c->out);
     free(c);
 }
 
@@ -25,6 +26,9 @@ void stk_conn_close(struct stk_conn *c)
         return;
     c->closing = true;
     LIST_REMOVE(c, link);
+    if (c->dirty)
+        LIST_REMOVE(c, dirty_link);
+    c->dirty = false;
     uv_close((uv_handle_t *)&c->pipe, free_conn);
 }
 
@@ -74,42 +78,66 @@ static void send_rest(struct stk_conn *c, const char *bytes, size_t n)
     }
 }
 
+/* Writes what has gathered; called once per turn of the loop, before it sleeps. */
+static void flush(struct stk_conn *c)
+{
+    uv_buf_t buf = uv_buf_init(c->out.data, (unsigned)c->out.len);
+    int sent;
+
+    if (c->dirty)
+        LIST_REMOVE(c, dirty_link);
+    c->dirty = false;
+    if (c->closing || c->out.len == 0)
+        return;
+    if (c->out.failed) {
+        drop(c, "out of memory");
+        return;
+    }
+    sent = uv_try_write((uv_stream_t *)&c->pipe, &buf, 1);
+    if (sent == UV_EAGAIN)
+        sent = 0;
+    /* any other error: the peer is gone; its end arrives on the read side, after what it still had to say */
+    if (sent >= 0 && (size_t)sent < c->out.len)
+        send_rest(c, c->out.data + sent, c->out.len - (size_t)sent);
+    if (c->out.cap > OUT_KEPT_MAX)
+        stk_buf_done(&c->out);
+    c->out.len = 0;
+}
+
+static void on_turn(uv_prepare_t *turn)
+{
+    struct stk_runner *r = turn->data;
+
+    while (!LIST_EMPTY(&r->dirty))
+        flush(LIST_FIRST(&r->dirty));
+}
+
 void stk_conn_send_take(struct stk_conn *c, json_t *msg)
 {
     json_auto_t *owned = msg;
-    uint8_t stack[4096 + STK_FRAME_HEADER];
-    stk_auto_free char *heap = NULL;
-    char *frame = (char *)stack;
+    char small[4096];
+    stk_auto_free char *large = NULL;
+    const char *text = small;
+    uint8_t header[STK_FRAME_HEADER];
     size_t n;
-    int sent;
-    uv_buf_t buf;
 
     if (c->closing)
         return;
-    n = json_dumpb(owned, frame + STK_FRAME_HEADER, sizeof stack - STK_FRAME_HEADER, JSON_COMPACT);
-    if (n > sizeof stack - STK_FRAME_HEADER) {
-        heap = malloc(n + STK_FRAME_HEADER);
-        if (!heap) {
-            drop(c, "out of memory");
-            return;
-        }
-        frame = heap;
-        n = json_dumpb(owned, frame + STK_FRAME_HEADER, n, JSON_COMPACT);
+    n = json_dumpb(owned, small, sizeof small, JSON_COMPACT);
+    if (n > sizeof small) {
+        large = json_dumps(owned, JSON_COMPACT);
+        text = large;
     }
-    if (n == 0 || n > UINT32_MAX) {
+    if (n == 0 || n > UINT32_MAX || !text) {
         stk_error("runner", "a message could not be encoded");
         return;
     }
-    stk_frame_header((uint8_t *)frame, (uint32_t)n);
-    n += STK_FRAME_HEADER;
-    buf = uv_buf_init(frame, (unsigned)n);
-    sent = uv_try_write((uv_stream_t *)&c->pipe, &buf, 1);
-    if (sent < 0 && sent != UV_EAGAIN)
-        return; /* the peer is gone; its end arrives on the read side, after what it still had to say */
-    if (sent < 0)
-        sent = 0;
-    if ((size_t)sent < n)
-        send_rest(c, frame + sent, n - (size_t)sent);
+    stk_frame_header(header, (uint32_t)n);
+    stk_buf_add(&c->out, header, sizeof header);
+    stk_buf_add(&c->out, text, n);
+    if (!c->dirty)
+        LIST_INSERT_HEAD(&c->runner->dirty, c, dirty_link);
+    c->dirty = true;
 }
 
 void stk_conn_welcome(struct stk_conn *c, void *user)
@@ -123,6 +151,7 @@ void stk_conn_refuse(struct stk_conn *c, const char *reason)
 {
     stk_warn("runner", "process refused", "reason", reason);
     stk_conn_send_take(c, json_pack("{s:s, s:s}", "type", "refused", "reason", reason));
+    flush(c);
     stk_conn_close(c);
 }
 
@@ -295,6 +324,13 @@ static void free_runner(uv_handle_t *handle)
     free(handle->data);
 }
 
+static void close_turn(uv_handle_t *turn)
+{
+    struct stk_runner *r = turn->data;
+
+    uv_close((uv_handle_t *)&r->listener, free_runner);
+}
+
 struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner_options *options, struct stk_err *err)
 {
     struct stk_runner *r = calloc(1, sizeof *r);
@@ -307,10 +343,14 @@ struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner
     r->loop = loop;
     r->events = options->events;
     LIST_INIT(&r->conns);
+    LIST_INIT(&r->dirty);
     if (load_token(r, options->state_dir_fd, err) < 0 || (fd = bind_socket(options->state_dir_fd, err)) < 0) {
         free(r);
         return NULL;
     }
+    uv_prepare_init(stk_loop_uv(loop), &r->turn);
+    r->turn.data = r;
+    uv_prepare_start(&r->turn, on_turn);
     uv_pipe_init(stk_loop_uv(loop), &r->listener, 0);
     r->listener.data = r;
     rc = uv_pipe_open(&r->listener, fd);
@@ -318,7 +358,7 @@ struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner
         rc = uv_listen((uv_stream_t *)&r->listener, 1024, on_connection);
     if (rc < 0) {
         stk_fail(err, STK_INTERNAL, "runner.sock: %s", uv_strerror(rc));
-        uv_close((uv_handle_t *)&r->listener, free_runner);
+        uv_close((uv_handle_t *)&r->turn, close_turn);
         return NULL;
     }
     return r;
@@ -330,5 +370,5 @@ void stk_runner_free(struct stk_runner *r)
         return;
     while (!LIST_EMPTY(&r->conns))
         stk_conn_close(LIST_FIRST(&r->conns));
-    uv_close((uv_handle_t *)&r->listener, free_runner);
+    uv_close((uv_handle_t *)&r->turn, close_turn);
 }

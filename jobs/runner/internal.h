@@ -9,15 +9,16 @@
 #include <sys/queue.h>
 #include <uv.h>
 
-enum { TOKEN_HEX = 64, FRAME_IN_MAX = 1 << 20 };
+enum { TOKEN_HEX = 64, FRAME_IN_MAX = 1 << 20, OUT_KEPT_MAX = 64 << 10 };
 
 struct stk_conn {
     uv_pipe_t pipe;
     struct stk_runner *runner;
     struct stk_frame_decoder *decoder;
     void *user;
-    bool welcomed, closing;
-    LIST_ENTRY(stk_conn) link;
+    bool welcomed, closing, dirty;
+    struct stk_buf out; /* frames of this turn of the loop, written together: one system call, one wake-up of the peer */
+    LIST_ENTRY(stk_conn) link, dirty_link;
 };
 
 struct stk_runner {
@@ -25,8 +26,8 @@ struct stk_runner {
     struct stk_runner_events events;
     uv_pipe_t listener;
     char token[TOKEN_HEX + 1];
-    LIST_HEAD(, stk_conn) conns;
-    bool listener_closed;
+    LIST_HEAD(, stk_conn) conns, dirty;
+    uv_prepare_t turn;
 };
 
 #endif

@@ -1,7 +1,7 @@
 """`python -m stoker_runner.check`: one line of JSON with the versions of what an environment has, or null.
 
-Imports none of it and reads versions from the names of the folders that installers leave (NAME-VERSION.dist-info, as the
-packaging standard has it, or .egg-info of older ones): importlib.metadata says the same and takes 40 ms to import.
+Imports none of it and reads versions from the names of the folders that installers leave (NAME-VERSION.dist-info, as
+the packaging standard has it, or .egg-info of older ones): importlib.metadata says the same and takes 40 ms to import.
 """
 import json
 import os

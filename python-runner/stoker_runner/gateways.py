@@ -1,7 +1,7 @@
 """The keeper's work in the JVM: gateways of workers, cancels and their confirmation (rules K1-K3, K7, A3, A9).
 
-Every method may be called from any thread; call each from a fresh one: what a thread's JVM twin has for local properties
-ends with it.
+Every method may be called from any thread; call each from a fresh one: what a thread's JVM twin has for local
+properties ends with it.
 """
 import threading
 import time

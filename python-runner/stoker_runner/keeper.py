@@ -1,7 +1,7 @@
 """The keeper of a context (PROTOCOL.md section 5): holds the JVM and the SparkContext, and runs no user code.
 
-Threads: the main thread starts Spark and then watches it; the I/O thread owns the Link; each request gets a thread of its
-own, so that a slow cancel delays nobody, and a new py4j connection, whose JVM thread has no properties left over.
+Threads: the main thread starts Spark and then watches it; the I/O thread owns the Link; each request gets a thread of
+its own, so that a slow cancel delays nobody, and a new py4j connection, whose JVM thread has no properties left over.
 """
 import fcntl
 import os
@@ -38,6 +38,7 @@ class Keeper:
         self.state, self.phase_text = "new", None
         self.started = None         # body of `started`
         self.error = None           # why it failed or ended
+        self.reported = False       # the server was told so, or did not come to hear it
         self.jvm = None
         self.gateways = None        # Gateways, once Spark is up
         self.wake = threading.Event()       # the main thread has something to look at
@@ -92,11 +93,11 @@ class Keeper:
 
     def watch(self):
         """Until Spark has ended or shall end."""
-        while not self.stopping and not self.error:
+        while not self.stopping and not self.reported:
             self.wake.wait(WATCH_SECONDS)
             self.wake.clear()
             if self.stopping or self.error:
-                break
+                continue            # watch_jvm may be telling the server just now
             try:
                 stopped = self.sc._jsc.sc().isStopped()
             except Exception:
@@ -121,6 +122,7 @@ class Keeper:
         print("stoker: %s" % error["message"], file=sys.stderr, flush=True)
         if not self.link.send({"type": state, "error": error}):
             self.told.wait(TELL_SECONDS)    # `hello` and what welcomed() sends tell it
+        self.reported = True
         self.wake.set()
 
     def log_tail(self):

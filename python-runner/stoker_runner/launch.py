@@ -1,7 +1,8 @@
 """Starts the driver JVM of a context and its SparkContext: settings, command, and what went wrong.
 
-Which settings win: the user's (spec.json's spark_conf) beat all of DEFAULTS; REQUIRED beats the user's, because Stoker's
-answers would be wrong otherwise. extraJavaOptions are joined, ours first, so that the user's win where they collide (K6).
+Which settings win: the user's (spec.json's spark_conf) beat all of DEFAULTS; REQUIRED, and HIVE in a hive context, beat
+the user's, because Stoker's answers would be wrong otherwise. extraJavaOptions are joined, ours first, so that the
+user's win where they collide (K6).
 """
 import os
 import shlex
@@ -24,7 +25,8 @@ DEFAULTS = {
     "spark.port.maxRetries": "128",             # contexts count their UI up from one port
 }
 REQUIRED = {
-    "spark.ui.liveUpdate.period": "0",          # K3: else the count of running tasks is stale and a cancel "confirmed" early
+    # K3: else the count of running tasks is stale, and a cancel would be "confirmed" early.
+    "spark.ui.liveUpdate.period": "0",
 }
 HIVE = {"spark.sql.catalogImplementation": "hive"}  # K5: a worker's enableHiveSupport() comes too late
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"

@@ -121,7 +121,7 @@ def _path(folder, process, name):
 
 
 def discard_empty(state_dir, process):
-    """Removes the pair of a worker that has ended if it is empty; else it belongs to the job that the worker died in."""
+    """Removes the pair of a worker that has ended if it is empty; else it is that of the job the worker died in."""
     paths = [_path(os.path.join(state_dir, "logs"), process, name) for name in NAMES]
     with contextlib.suppress(OSError):
         if not any(os.path.getsize(path) for path in paths):

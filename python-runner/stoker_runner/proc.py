@@ -1,7 +1,7 @@
 """What the runner asks the Linux kernel about processes and descriptors.
 
-Nothing here knows of Spark, frames or jobs. All functions may be called from any thread. Process facts come from proc(5);
-a process that ends meanwhile reads as absent (None or an empty value), never as an exception.
+Nothing here knows of Spark, frames or jobs. All functions may be called from any thread. Facts come from proc(5); a
+process that ends meanwhile reads as absent (None or an empty value), never as an exception.
 """
 import ctypes
 import fcntl
@@ -26,7 +26,10 @@ def _prctl(option, value):
 
 
 def die_with_parent(parent, signum=signal.SIGKILL):
-    """The kernel sends signum to this process when the thread of `parent` that forked it ends. Exits when it is gone already."""
+    """The kernel sends signum to this process when the thread of `parent` that forked it ends.
+
+    Exits when `parent` is gone already.
+    """
     _prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:
         os._exit(1)

@@ -1,8 +1,8 @@
 """Accumulators that are pulled from the JVM instead of pushed by it (rule A3).
 
 As shipped, the DAG scheduler's event thread sends each finished task's updates to the submitting process and waits for
-its answer: one stopped worker stalls every job of the context. Here a CollectionAccumulator of the JVM takes the updates
-under the id of PythonAccumulatorV2, and `value` fetches what has come since the last time.
+its answer: one stopped worker stalls every job of the context. Here a CollectionAccumulator of the JVM takes them under
+the id of PythonAccumulatorV2, and `value` fetches what has come since the last time.
 """
 import threading
 

@@ -1,7 +1,7 @@
 """A worker (PROTOCOL.md section 6): attaches to the context's JVM and runs one job after another.
 
-The main thread runs the jobs and sends their results; the I/O thread owns the Link, takes frames, and watches a job that
-is running. What they share is guarded by Worker._lock; the Link has its own.
+The main thread runs the jobs and sends their results; the I/O thread owns the Link, takes frames, and watches a job
+that is running. What they share is guarded by Worker._lock; the Link has its own.
 """
 import faulthandler
 import fcntl
@@ -49,6 +49,8 @@ class Worker:
         self._attempts = {}                 # (job, attempt) -> its `run`: received and without a result yet
         self._results = {}                  # (job, attempt) -> body of its `done`, until it is acknowledged
         self._owed = set()                  # attempts whose `interrupt` is answered after their `done`
+        self._spooled = set()               # attempts that have a spool file
+        self._watch_at = 0.0                # monotonic time of the next look at a running job (I/O thread)
         self._unsent = []                   # `interrupted` messages that found no server
         self._retiring = None               # why this worker takes no more jobs
         self._too_large = None              # (attempt, monotonic time) of a job interrupted for its log
@@ -260,6 +262,7 @@ class Worker:
         return body
 
     def spool(self, key, body):
+        self._spooled.add(key)
         connection.write_spool(self.state_dir, "%s.%d" % key, body)
 
     def leave(self):
@@ -288,7 +291,8 @@ class Worker:
         if not self.link.intact():
             self.cut_off()
         self.link.step(bool(ready))
-        if self._attempts:
+        if self._attempts and time.monotonic() >= self._watch_at:
+            self._watch_at = time.monotonic() + TICK_SECONDS
             self.watch()
 
     def cut_off(self):
@@ -339,6 +343,7 @@ class Worker:
             if key in self._attempts or key in self._results or self._retiring:
                 return
             self._attempts[key] = message
+        self._watch_at = time.monotonic() + TICK_SECONDS    # not at once: a short job is over by then
         self.inbox.put(message)
 
     def on_ack(self, message):
@@ -347,7 +352,9 @@ class Worker:
             if self._results.pop(key, None) is None:
                 return
             leave = self._retiring and not self._attempts and not self._results
-        connection.forget_spool(self.state_dir, "%s.%d" % key)
+        if key in self._spooled:
+            self._spooled.discard(key)
+            connection.forget_spool(self.state_dir, "%s.%d" % key)
         if leave:
             self.leave()
 

@@ -23,7 +23,7 @@ OPTIONAL = (    # by environment and version of pyspark
     "pyspark.sql.pandas.conversion", "pyspark.sql.pandas.functions", "pyspark.sql.classic.dataframe",
     "pyspark.sql.classic.column", "pyspark.testing.utils",     # the last is needed by py4j conversions, of all things
 )
-# Seen by every fork. PYTHONHASHSEED (A6): rdd.lookup() needs one hash in the driver and the executors. The other two keep
+# Seen by every fork. PYTHONHASHSEED (A6): rdd.lookup() needs one hash in the driver and the executors. The others keep
 # OpenBLAS and Arrow from starting threads at import (A7).
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 NOT_OURS = ("STOKER_PROCESS", "STOKER_JOB")     # when the server itself runs inside a job of another Stoker

@@ -9,11 +9,43 @@
 #include <stdatomic.h>
 
 enum {
-    STK_HEAD_MAX = 32768,     /* bytes of request line and headers together */
-    STK_REPLY_HEADERS = 8,    /* extra headers one reply may have */
-    STK_PIECE = 65536,        /* bytes moved at once */
-    STK_MIN_BYTES_PER_MS = 1, /* a body may be slow, not slower than this once request_timeout has passed */
+    STK_HEAD_MAX = 32768,   /* bytes of request line and headers together */
+    STK_REPLY_HEADERS = 8,  /* extra headers one reply may have */
+    STK_PIECE = 65536,      /* the most bytes moved at once */
+    STK_SMALL_PIECE = 4096, /* the first read of a body, and those from slow clients; shorter writes are not watched */
+    STK_MIN_BYTES_PER_MS = 2, /* bodies and replies may be slow, not slower than this once request_timeout has passed */
 };
+
+/* ---- watchdog.c: ends reads and writes that take too long */
+
+struct stk_watchdog;
+
+/* One of each HTTP thread, which watches the call that the thread is in. */
+struct stk_watch {
+    atomic_llong until_ms; /* 0: in none */
+    const struct mg_request_info *info;
+    bool sending;
+    struct stk_watch *next, *next_due;
+};
+
+/* timeout_ms: about how long calls may take; it looks several times in that time. */
+struct stk_watchdog *stk_watchdog_start(int64_t timeout_ms, struct stk_err *err);
+void stk_watchdog_stop(struct stk_watchdog *d); /* NULL is fine; no watch may be left */
+void stk_watch_add(struct stk_watchdog *d, struct stk_watch *w);
+void stk_watch_remove(struct stk_watchdog *d, struct stk_watch *w);
+
+/* Around one mg_read() or mg_write() of the thread. true: it took too long and nothing can be read, or sent, any more. */
+void stk_watch_begin(struct stk_watch *w, const struct mg_request_info *info, bool sending, int64_t until_ms);
+bool stk_watch_end(struct stk_watch *w);
+
+/*
+ * Until when the next n bytes may take. A client may pause for timeout_ms altogether, and be as slow as STK_MIN_BYTES_PER_MS; having
+ * been fast (moved bytes since began_ms) earns it no longer pause.
+ */
+int64_t stk_slow_until_ms(int64_t began_ms, int64_t now_ms, uint64_t moved, size_t n, int64_t timeout_ms);
+
+/* Shuts down every connection to one of these local ports. */
+void stk_sockets_shut(const uint16_t *ports, size_t n);
 
 /* ---- framing.c: where a request's body ends, and what else its headers say about the connection */
 
@@ -45,8 +77,10 @@ struct stk_request {
     int max_waiting;
     char *url; /* made when first asked for */
 
+    struct stk_watch *watch; /* the thread's */
     uint64_t max_body, body_read;
     int64_t timeout_ms, body_began_ms; /* 0: nothing was read yet */
+    size_t piece;                      /* bytes to ask for next; grows while the client is quick */
     bool body_ended, continued;
     struct stk_err body_err; /* code STK_OK, or why the body can't be read any further */
 };

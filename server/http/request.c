@@ -105,6 +105,7 @@ static void begin_body(struct stk_request *r)
     if (r->body_began_ms)
         return;
     r->body_began_ms = stk_mono_ms();
+    r->piece = STK_SMALL_PIECE;
     if (r->framing.expect) {
         r->continued = true;
         mg_write(r->conn, go_on, sizeof go_on - 1); /* a failure shows when reading */
@@ -123,25 +124,38 @@ static int body_failed(struct stk_request *r, enum stk_code code, struct stk_err
     return stk_fail(err, code, "%s", r->body_err.msg);
 }
 
+/* A read returns when it has all it asked for, so little is asked of a client that may take long for it. */
+static void choose_piece(struct stk_request *r, int64_t took_ms)
+{
+    if (took_ms > r->timeout_ms / 8)
+        r->piece = STK_SMALL_PIECE;
+    else if (r->piece < STK_PIECE)
+        r->piece *= 2;
+}
+
 /* mg_read() says 0 for "timed out" and "all read" alike and -1 for everything else, so its answers need some reading. */
 static ssize_t read_some(struct stk_request *r, void *buf, size_t n, struct stk_err *err)
 {
-    int64_t began_ms = stk_mono_ms(), now_ms;
-    int got = mg_read(r->conn, buf, n);
+    int64_t began_ms = stk_mono_ms(), took_ms;
+    bool cut;
+    int got;
 
-    now_ms = stk_mono_ms();
-    if (got <= 0) {
-        if (r->framing.chunked && got == 0) {
-            r->body_ended = true;
-            return 0;
-        }
-        return body_failed(r, now_ms - began_ms >= r->timeout_ms ? STK_TIMEOUT : STK_INVALID, err);
-    }
-    r->body_read += (uint64_t)got;
-    if ((!r->framing.chunked && (size_t)got < n &&
-         now_ms - began_ms >= r->timeout_ms) || /* it waited for the rest in vain */
-        now_ms - r->body_began_ms > r->timeout_ms + (int64_t)(r->body_read / STK_MIN_BYTES_PER_MS))
+    stk_watch_begin(r->watch, r->info, false,
+                    stk_slow_until_ms(r->body_began_ms, began_ms, r->body_read, n, r->timeout_ms));
+    got = mg_read(r->conn, buf, n);
+    cut = stk_watch_end(r->watch);
+    took_ms = stk_mono_ms() - began_ms;
+    if (got > 0)
+        r->body_read += (uint64_t)got;
+    if (cut)
         return body_failed(r, STK_TIMEOUT, err);
+    if (got == 0 && r->framing.chunked) {
+        r->body_ended = true;
+        return 0;
+    }
+    if (got <= 0 || (!r->framing.chunked && (size_t)got < n && took_ms >= r->timeout_ms))
+        return body_failed(r, took_ms >= r->timeout_ms ? STK_TIMEOUT : STK_INVALID, err);
+    choose_piece(r, took_ms);
     return got;
 }
 
@@ -159,9 +173,8 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
     begin_body(r);
     if (n > left)
         n = (size_t)left;
-    if (n > (r->framing.chunked ? STK_PIECE / 16
-                                : STK_PIECE)) /* it returns when it has them all: a slow client shows late */
-        n = r->framing.chunked ? STK_PIECE / 16 : STK_PIECE;
+    if (n > r->piece)
+        n = r->piece;
     got = read_some(r, buf, n, err);
     if (got > 0 && r->body_read > r->max_body)
         return body_failed(r, STK_LIMIT, err);
@@ -170,7 +183,7 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
 
 int stk_request_read_all(struct stk_request *r, struct stk_buf *ret, struct stk_err *err)
 {
-    char piece[4096];
+    char piece[STK_SMALL_PIECE];
     ssize_t n;
 
     while ((n = stk_request_read(r, piece, sizeof piece, err)) > 0) {
@@ -183,15 +196,16 @@ int stk_request_read_all(struct stk_request *r, struct stk_buf *ret, struct stk_
 bool stk_request_discard(struct stk_request *r, uint64_t max, int64_t max_ms)
 {
     int64_t until_ms = stk_mono_ms() + max_ms;
-    char piece[4096];
+    char piece[STK_SMALL_PIECE];
 
     while (stk_request_body_pending(r)) {
         int got;
 
         if (max < sizeof piece || stk_mono_ms() > until_ms)
             return false;
+        stk_watch_begin(r->watch, r->info, false, until_ms);
         got = mg_read(r->conn, piece, sizeof piece);
-        if (got < 0 || (got == 0 && !r->framing.chunked))
+        if (stk_watch_end(r->watch) || got < 0 || (got == 0 && !r->framing.chunked))
             return false;
         if (got == 0)
             r->body_ended = true;

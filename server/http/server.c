@@ -7,18 +7,16 @@
 #include "stoker/clock.h"
 #include "stoker/log.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 enum { LISTEN_MAX = 16 };
 
 struct stk_http {
     struct mg_context *civet;
     struct stk_router *router;
+    struct stk_watchdog *watchdog;
     const struct stk_dialect *first_dialect;
     uint64_t max_body;
     int64_t request_timeout_ms, keep_alive_timeout_ms;
@@ -34,6 +32,7 @@ struct stk_http {
 
 /* What a CivetWeb thread keeps from one request to the next. It serves one connection at a time. */
 struct worker {
+    struct stk_watch watch;
     struct stk_buf out;
     int64_t idle_since_ms; /* the connection was opened, or its last reply sent */
     bool first_request;
@@ -60,23 +59,42 @@ static const char *http_date(struct worker *w)
     return w->date;
 }
 
-static bool write_all(struct mg_connection *conn, const char *bytes, size_t len)
+/* One reply on its way. */
+struct sender {
+    struct mg_connection *conn;
+    struct stk_watch *watch;
+    int64_t timeout_ms, began_ms;
+    uint64_t sent;
+};
+
+static bool write_piece(struct sender *s, const char *bytes, size_t len)
 {
-    enum { AT_ONCE = 1 << 30 }; /* mg_write() counts in int */
+    int64_t now_ms;
+    int n;
 
-    while (len > 0) {
-        int n = mg_write(conn, bytes, len < AT_ONCE ? len : AT_ONCE);
+    if (len <= STK_SMALL_PIECE) /* the socket takes it whole, or CivetWeb's own timeout ends it */
+        return mg_write(s->conn, bytes, len) == (int)len;
+    now_ms = stk_mono_ms();
+    if (s->began_ms == 0)
+        s->began_ms = now_ms;
+    stk_watch_begin(s->watch, mg_get_request_info(s->conn), true,
+                    stk_slow_until_ms(s->began_ms, now_ms, s->sent, len, s->timeout_ms));
+    n = mg_write(s->conn, bytes, len);
+    s->sent += len;
+    return !stk_watch_end(s->watch) && n == (int)len;
+}
 
-        if (n <= 0)
+static bool write_all(struct sender *s, const char *bytes, size_t len)
+{
+    for (size_t at = 0; at < len; at += STK_PIECE) {
+        if (!write_piece(s, bytes + at, len - at < STK_PIECE ? len - at : STK_PIECE))
             return false;
-        bytes += n;
-        len -= (size_t)n;
     }
     return true;
 }
 
 /* The file in pieces, then the brace that ends the object. */
-static bool write_file(struct mg_connection *conn, int fd, uint64_t len)
+static bool write_file(struct sender *s, int fd, uint64_t len)
 {
     stk_auto_free char *piece = malloc(STK_PIECE);
     uint64_t at = 0;
@@ -92,17 +110,19 @@ static bool write_file(struct mg_connection *conn, int fd, uint64_t len)
             stk_error("http", "result file ended early", "reason", n < 0 ? strerror(errno) : "it is too short");
             return false;
         }
-        if (!write_all(conn, piece, (size_t)n))
+        if (!write_all(s, piece, (size_t)n))
             return false;
         at += (uint64_t)n;
     }
-    return write_all(conn, "}", 1);
+    return write_all(s, "}", 1);
 }
 
 /* One write for a small reply: head and body in one packet. */
 static bool send_reply(struct mg_connection *conn, struct worker *w, const struct stk_reply *reply, bool head_only,
                        const char *connection)
 {
+    const struct stk_http *http = mg_get_user_context_data(conn);
+    struct sender s = { .conn = conn, .watch = &w->watch, .timeout_ms = http->request_timeout_ms };
     bool one_write;
 
     w->out.len = 0;
@@ -110,13 +130,13 @@ static bool send_reply(struct mg_connection *conn, struct worker *w, const struc
     one_write = reply->body_len <= STK_PIECE;
     if (!head_only && one_write)
         stk_buf_add(&w->out, reply->body, reply->body_len);
-    if (w->out.failed || !write_all(conn, w->out.data, w->out.len))
+    if (w->out.failed || !write_all(&s, w->out.data, w->out.len))
         return false;
     if (head_only)
         return true;
-    if (!one_write && !write_all(conn, reply->body, reply->body_len))
+    if (!one_write && !write_all(&s, reply->body, reply->body_len))
         return false;
-    return reply->fd < 0 || write_file(conn, reply->fd, reply->file_len);
+    return reply->fd < 0 || write_file(&s, reply->fd, reply->file_len);
 }
 
 static void render_failure(struct stk_reply *reply, const struct stk_dialect *dialect, int status, const char *message)
@@ -288,6 +308,7 @@ static int on_request(struct mg_connection *conn)
         .worker = w,
         .request = { .conn = conn,
                      .info = mg_get_request_info(conn),
+                     .watch = &w->watch,
                      .timeout_ms = http->request_timeout_ms,
                      .waiting = &http->waiting,
                      .max_waiting = http->max_waiting },
@@ -358,18 +379,24 @@ static int on_error(struct mg_connection *conn, int status, const char *text)
 
 static void *on_thread(const struct mg_context *civet, int type)
 {
-    (void)civet;
-    return type == 1 ? calloc(1, sizeof(struct worker)) : NULL;
+    struct stk_http *http = mg_get_user_data(civet);
+    struct worker *w = type == 1 ? calloc(1, sizeof *w) : NULL;
+
+    if (w)
+        stk_watch_add(http->watchdog, &w->watch);
+    return w;
 }
 
 static void on_thread_end(const struct mg_context *civet, int type, void *worker)
 {
+    struct stk_http *http = mg_get_user_data(civet);
     struct worker *w = worker;
 
-    (void)civet;
     (void)type;
-    if (w)
-        stk_buf_done(&w->out);
+    if (!w)
+        return;
+    stk_watch_remove(http->watchdog, &w->watch);
+    stk_buf_done(&w->out);
     free(w);
 }
 
@@ -517,6 +544,7 @@ static int start_civetweb(struct stk_http *http, const struct stk_http_options *
 
 static void http_free(struct stk_http *http)
 {
+    stk_watchdog_stop(http->watchdog);
     stk_router_free(http->router);
     for (size_t i = 0; i < LISTEN_MAX; i++)
         free(http->addresses[i]);
@@ -543,6 +571,7 @@ struct stk_http *stk_http_start(const struct stk_http_options *o, struct stk_err
     mg_init_library(MG_FEATURES_DEFAULT); /* no TLS: Debian's 1.15 crashes with OpenSSL 3 */
     http->router = stk_router_new(o->dialects, err);
     if (!http->router || join_addresses(http, o, &addresses, err) < 0 ||
+        !(http->watchdog = stk_watchdog_start(o->request_timeout_ms, err)) ||
         start_civetweb(http, o, addresses.data, err) < 0) {
         http_free(http);
         return NULL;
@@ -561,46 +590,6 @@ const char *stk_http_address(const struct stk_http *http, size_t i)
 
 /* ---- stop */
 
-static bool is_ours(const struct stk_http *http, int fd)
-{
-    struct sockaddr_storage name;
-    socklen_t len = sizeof name;
-    uint16_t port;
-
-    if (getsockname(fd, (struct sockaddr *)&name, &len) < 0)
-        return false;
-    if (name.ss_family == AF_INET)
-        port = ntohs(((const struct sockaddr_in *)&name)->sin_port);
-    else if (name.ss_family == AF_INET6)
-        port = ntohs(((const struct sockaddr_in6 *)&name)->sin6_port);
-    else
-        return false;
-    for (size_t i = 0; i < http->n_listen; i++) {
-        if (http->ports[i] == port)
-            return true;
-    }
-    return false;
-}
-
-/*
- * CivetWeb's threads look at its stop flag only every two seconds while they wait for a socket, and it shows us no socket. So find
- * ours by their port and shut them down: every wait ends at once, and mg_stop() takes milliseconds.
- */
-static void cut_connections(const struct stk_http *http)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    struct dirent *entry;
-    uint64_t fd;
-
-    if (!dir)
-        return; /* then it takes two seconds */
-    while ((entry = readdir(dir))) {
-        if (stk_parse_u64(entry->d_name, 3, INT32_MAX, &fd, NULL) == 0 && is_ours(http, (int)fd))
-            shutdown((int)fd, SHUT_RDWR);
-    }
-    closedir(dir);
-}
-
 void stk_http_stop(struct stk_http *http, int64_t wait_ms)
 {
     const struct timespec pause = { .tv_nsec = 2000000 };
@@ -611,7 +600,11 @@ void stk_http_stop(struct stk_http *http, int64_t wait_ms)
     atomic_store(&http->stopping, true);
     while (atomic_load(&http->in_flight) > 0 && stk_mono_ms() < until_ms)
         nanosleep(&pause, NULL);
-    cut_connections(http);
+    /*
+     * CivetWeb's threads look at its stop flag only every two seconds while they wait for a socket. Shut down, every wait ends at
+     * once, and mg_stop() takes milliseconds.
+     */
+    stk_sockets_shut(http->ports, http->n_listen);
     mg_stop(http->civet);
     http_free(http);
 }

@@ -1,4 +1,5 @@
 """Fixtures: `server`, shared by the tests that can share one; `daemon`, a function that makes one for a test alone."""
+
 import os
 import sys
 
@@ -19,11 +20,13 @@ def daemon():
     """A function that makes a Daemon (not started); it is ended and looked over after the test."""
     made = []
     with kit.scratch() as folder:
+
         def make(**kw):
             own = os.path.join(folder, str(len(made)))
             os.mkdir(own)
             made.append(kit.Daemon(own, **kw))
             return made[-1]
+
         yield make
         for one in made:
             kit.finish(one)
@@ -33,8 +36,17 @@ def daemon():
 def shared():
     """Small limits, so that tests reach them; a state directory whose path is longer than a socket address."""
     with kit.scratch() as folder:
-        daemon = kit.Daemon(folder, long_path=True, max_body="64KiB", max_upload="256KiB", max_unpacked="1MiB",
-                            max_archive_entries=50, max_queue=8, request_timeout="2s", max_contexts=12)
+        daemon = kit.Daemon(
+            folder,
+            long_path=True,
+            max_body="64KiB",
+            max_upload="256KiB",
+            max_unpacked="1MiB",
+            max_archive_entries=50,
+            max_queue=8,
+            request_timeout="2s",
+            max_contexts=12,
+        )
         daemon.start()
         yield daemon
         kit.finish(daemon)
@@ -79,6 +91,7 @@ def own_context(server):
     def make(**kw):
         made.append(server.create(**kw))
         return made[-1]
+
     yield make
     for name in made:
         assert server.delete("/contexts/" + name, force="true").status in (200, 404)

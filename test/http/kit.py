@@ -1,4 +1,5 @@
 """What the tests of this folder are made of: a stokerd of their own (Daemon), an HTTP client, archives, and waiting."""
+
 import contextlib
 import http.client
 import io
@@ -23,12 +24,23 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 FAKE = os.path.join(HERE, "fake")
 STOKERD = os.environ.get("STOKERD") or os.path.join(TOP, "build", "stokerd")
-WAIT = 20.0     # seconds for anything that must happen; only a failing test waits so long
+WAIT = 20.0  # seconds for anything that must happen; only a failing test waits so long
 
 sys.path.insert(0, FAKE)
-from stoker_runner import link  # noqa: E402
+from stoker_runner import link  # noqa: E402, F401 - for the tests
 
-JOB_STATES = ("QUEUED", "STARTING", "RUNNING", "CANCELLING", "FINISHED", "ERROR", "INVALID", "KILLED", "TIMED_OUT", "LOST")
+JOB_STATES = (
+    "QUEUED",
+    "STARTING",
+    "RUNNING",
+    "CANCELLING",
+    "FINISHED",
+    "ERROR",
+    "INVALID",
+    "KILLED",
+    "TIMED_OUT",
+    "LOST",
+)
 CONTEXT_STATES = ("CREATING", "RUNNING", "STOPPING", "STOPPED", "FAILED", "LOST")
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|Assertion .* failed")
 
@@ -50,6 +62,7 @@ def unique(prefix="t"):
 
 # ---- archives
 
+
 def make_zip(files=None, **options):
     """The bytes of a zip archive. files: path or ZipInfo -> content."""
     out = io.BytesIO()
@@ -60,6 +73,7 @@ def make_zip(files=None, **options):
 
 
 # ---- HTTP
+
 
 class Reply:
     def __init__(self, status, headers, body):
@@ -118,8 +132,9 @@ class Client:
         def run():
             try:
                 got.append(self.request(*args, **kw))
-            except Exception as e:      # noqa: BLE001 - the caller is told
+            except Exception as e:  # noqa: BLE001 - the caller is told
                 got.append(e)
+
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
 
@@ -129,6 +144,7 @@ class Client:
             if isinstance(got[0], Exception):
                 raise got[0]
             return got[0]
+
         reply.done = lambda: bool(got)
         return reply
 
@@ -138,7 +154,7 @@ class Client:
     def raw(self, data, timeout=30):
         """Sends bytes, closes the sending side, returns all bytes that come back."""
         with self.connect(timeout) as sock:
-            with contextlib.suppress(OSError):      # it may refuse before it has read everything
+            with contextlib.suppress(OSError):  # it may refuse before it has read everything
                 sock.sendall(data)
                 sock.shutdown(socket.SHUT_WR)
             return read_all(sock)
@@ -170,6 +186,7 @@ def read_reply(sock, method="GET"):
 
 # ---- the server
 
+
 def libconfig(value):
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -183,25 +200,40 @@ def libconfig(value):
 class Daemon(Client):
     """A stokerd with the fake runner in a folder of its own. start(), stop() and kill() as often as wished."""
 
-    PRESETS = {"listen": ["127.0.0.1:0"], "log-level": "debug", "cancel-grace": "300ms", "stop-grace": "1s",
-               "keep-alive-timeout": "2s"}
+    PRESETS = {
+        "listen": ["127.0.0.1:0"],
+        "log-level": "debug",
+        "cancel-grace": "300ms",
+        "stop-grace": "1s",
+        "keep-alive-timeout": "2s",
+    }
 
     def __init__(self, folder, long_path=False, env=None, **config):
         super().__init__(0)
         self.folder = folder
-        self.state = os.path.join(folder, *(["a-folder-with-a-long-name-%d" % i for i in range(6)] if long_path else []), "state")
+        self.state = os.path.join(
+            folder, *(["a-folder-with-a-long-name-%d" % i for i in range(6)] if long_path else []), "state"
+        )
         self.log_path = os.path.join(folder, "log")
         self.config_path = os.path.join(folder, "stoker.conf")
         self.env = {**os.environ, **(env or {})}
         self.process, self.status, self.first_line = None, None, None
-        self.restore_signals = True     # False: SIGXFSZ stays ignored, as Python has it
+        self.restore_signals = True  # False: SIGXFSZ stays ignored, as Python has it
         jdk = os.path.join(folder, "jdk", "bin")
         os.makedirs(jdk, exist_ok=True)
         with open(os.path.join(jdk, "java"), "w") as f:
             f.write("#!/bin/sh\nexit 1\n")
         os.chmod(f.name, 0o755)
-        self.configure(**{"runner-dir": FAKE, "python": sys.executable, "java-home": os.path.dirname(jdk), "state-dir": self.state,
-                          **self.PRESETS, **{k.replace("_", "-"): v for k, v in config.items()}})
+        self.configure(
+            **{
+                "runner-dir": FAKE,
+                "python": sys.executable,
+                "java-home": os.path.dirname(jdk),
+                "state-dir": self.state,
+                **self.PRESETS,
+                **{k.replace("_", "-"): v for k, v in config.items()},
+            }
+        )
 
     def configure(self, **config):
         with open(self.config_path, "w") as f:
@@ -212,9 +244,15 @@ class Daemon(Client):
 
     def start(self, *args):
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([STOKERD, "--config", self.config_path, *args], env=self.env, stdin=subprocess.DEVNULL,
-                                            stdout=subprocess.PIPE, stderr=log, cwd=self.folder,
-                                            restore_signals=self.restore_signals)
+            self.process = subprocess.Popen(
+                [STOKERD, "--config", self.config_path, *args],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self.folder,
+                restore_signals=self.restore_signals,
+            )
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT)
         assert ready, "stokerd says nothing\n" + self.log()
         self.first_line = self.process.stdout.readline().decode()
@@ -260,8 +298,11 @@ class Daemon(Client):
 
     def wait_log(self, pattern, timeout=WAIT, after=0):
         """Waits until the log matches, from the character `after` on."""
-        return wait_for(lambda: re.search(pattern, self.log()[after:]), lambda: "%r in the log:\n%s" % (pattern, self.log()[-3000:]),
-                        timeout)
+        return wait_for(
+            lambda: re.search(pattern, self.log()[after:]),
+            lambda: "%r in the log:\n%s" % (pattern, self.log()[-3000:]),
+            timeout,
+        )
 
     def path(self, *names):
         return os.path.join(self.state, *names)
@@ -297,7 +338,9 @@ class Daemon(Client):
 
     def job_row(self, job):
         """(state, attempt, worker's process, error object or None) as committed."""
-        (state, attempt, process, error), = self.rows("SELECT state, attempt, worker_process, error FROM jobs WHERE id = ?", job)
+        ((state, attempt, process, error),) = self.rows(
+            "SELECT state, attempt, worker_process, error FROM jobs WHERE id = ?", job
+        )
         return JOB_STATES[state], attempt, process, json.loads(error) if error else None
 
     def context_row(self, name):
@@ -307,8 +350,12 @@ class Daemon(Client):
 
     def pid(self, context, process):
         """The pid of a recorded process: "z", "k", "jvm" or a worker's name."""
-        found = self.rows("SELECT pid FROM processes p JOIN contexts c ON c.id = p.context_id WHERE c.name = ? AND p.process = ?"
-                          " ORDER BY c.seq DESC", context, process)
+        found = self.rows(
+            "SELECT pid FROM processes p JOIN contexts c ON c.id = p.context_id WHERE c.name = ? AND p.process = ?"
+            " ORDER BY c.seq DESC",
+            context,
+            process,
+        )
         return found[0][0] if found else None
 
     def pids(self):
@@ -334,14 +381,21 @@ class Daemon(Client):
     def create(self, name=None, wish=None, **settings):
         """A context that is up. wish: spark.fake.* settings by role."""
         name = name or unique("ctx")
-        reply = self.post("/contexts/" + urllib.parse.quote(name, safe=""), **settings, **{"spark.fake." + k: v for k, v in (wish or {}).items()})
+        reply = self.post(
+            "/contexts/" + urllib.parse.quote(name, safe=""),
+            **settings,
+            **{"spark.fake." + k: v for k, v in (wish or {}).items()}
+        )
         assert reply.status == 200, reply
         return name
 
     def upload(self, name=None, data=None, media="application/python-egg"):
         name = name or unique("app")
-        reply = self.post("/binaries/" + urllib.parse.quote(name, safe=""), make_zip() if data is None else data,
-                          headers={"Content-Type": media})
+        reply = self.post(
+            "/binaries/" + urllib.parse.quote(name, safe=""),
+            make_zip() if data is None else data,
+            headers={"Content-Type": media},
+        )
         assert reply.status == 201, reply
         return name
 
@@ -367,8 +421,11 @@ class Daemon(Client):
 
     def wait_job(self, job, status=None, timeout=WAIT):
         """The job object, once it has ended; with that status, when one is named."""
-        found = wait_for(lambda: (lambda j: j if j["status"] != "RUNNING" else None)(self.job(job)),
-                         lambda: "end of job %s (%s)\n%s" % (job, self.job_row(job), self.log()[-3000:]), timeout)
+        found = wait_for(
+            lambda: (lambda j: j if j["status"] != "RUNNING" else None)(self.job(job)),
+            lambda: "end of job %s (%s)\n%s" % (job, self.job_row(job), self.log()[-3000:]),
+            timeout,
+        )
         assert status is None or found["status"] == status, found
         return found
 
@@ -431,7 +488,7 @@ def finish(daemon):
     log = daemon.log() if os.path.exists(daemon.log_path) else ""
     found = SANITIZER.search(log)
     if found:
-        problems.append("it reported: " + log[found.start():][:3000])
+        problems.append("it reported: " + log[found.start() :][:3000])
     assert not problems, "\n".join(problems) + "\n" + log[-3000:]
 
 
@@ -450,6 +507,3 @@ def scratch():
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-__all__ = [n for n in globals() if not n.startswith("_")]

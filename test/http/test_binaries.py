@@ -1,4 +1,5 @@
 """Binaries: what may be uploaded, in which ways, what is kept of it on disk, and what is refused."""
+
 import binascii
 import hashlib
 import io
@@ -35,10 +36,18 @@ def nothing_left(server):
 
 # ---- types, lists
 
-@pytest.mark.parametrize("media, shown", [
-    ("application/python-egg", "Egg"), ("application/python-archive", "Egg"), ("application/python-wheel", "Wheel"),
-    ("application/java-archive", "Jar"), ("application/zip", "Zip"), ("Application/Python-Egg; charset=utf-8", "Egg"),
-])
+
+@pytest.mark.parametrize(
+    "media, shown",
+    [
+        ("application/python-egg", "Egg"),
+        ("application/python-archive", "Egg"),
+        ("application/python-wheel", "Wheel"),
+        ("application/java-archive", "Jar"),
+        ("application/zip", "Zip"),
+        ("Application/Python-Egg; charset=utf-8", "Egg"),
+    ],
+)
 def test_upload_of_each_type(server, media, shown):
     """201; then it is listed and shown with its type and time."""
     name = unique()
@@ -50,11 +59,16 @@ def test_upload_of_each_type(server, media, shown):
     assert server.get("/binaries/" + name).json == {"app-name": name, **listed}
 
 
-@pytest.mark.parametrize("media", [None, "application/octet-stream", "text/plain", "application/zipx", "application/python-egg/x", "egg"])
+@pytest.mark.parametrize(
+    "media", [None, "application/octet-stream", "text/plain", "application/zipx", "application/python-egg/x", "egg"]
+)
 def test_other_types_are_refused(server, media, nothing_left):
     name = unique()
     reply = server.post("/binaries/" + name, make_zip(), headers={"Content-Type": media} if media else None)
-    assert (reply.status, reply.json) == (415, {"status": "ERROR", "result": "Unsupported binary type %s" % (media or "application/octet-stream")})
+    assert (reply.status, reply.json) == (
+        415,
+        {"status": "ERROR", "result": "Unsupported binary type %s" % (media or "application/octet-stream")},
+    )
     assert server.get("/binaries/" + name).status == 404
 
 
@@ -68,7 +82,12 @@ def test_unknown_binary(server):
 def test_delete(server):
     """The name is gone, and so are its bytes."""
     name = server.upload(data=make_zip({"app.py": unique()}))
-    digest, = [r[0] for r in server.rows("SELECT digest FROM binary_versions v JOIN binaries b ON b.id = v.binary WHERE name = ?", name)]
+    (digest,) = [
+        r[0]
+        for r in server.rows(
+            "SELECT digest FROM binary_versions v JOIN binaries b ON b.id = v.binary WHERE name = ?", name
+        )
+    ]
     assert digest in names(server, "blobs") and digest in names(server, "unpacked")
     assert server.delete("/binaries/" + name).json == {"status": "SUCCESS"}
     assert server.get("/binaries/" + name).status == 404 and name not in server.get("/binaries").json
@@ -81,10 +100,14 @@ def test_versions(server):
     name = unique()
     times = []
     for i in range(5):
-        server.upload(name, make_zip({"app.py": unique()}), media="application/python-egg" if i < 4 else "application/zip")
+        server.upload(
+            name, make_zip({"app.py": unique()}), media="application/python-egg" if i < 4 else "application/zip"
+        )
         times.append(server.get("/binaries/" + name).json["upload-time"])
     assert times == sorted(set(times)) and server.get("/binaries/" + name).json["binary-type"] == "Zip"
-    assert len(server.rows("SELECT 1 FROM binary_versions v JOIN binaries b ON b.id = v.binary WHERE name = ?", name)) == 5
+    assert (
+        len(server.rows("SELECT 1 FROM binary_versions v JOIN binaries b ON b.id = v.binary WHERE name = ?", name)) == 5
+    )
     assert server.delete("/binaries/" + name).status == 200
     assert server.get("/binaries/" + name).status == 404
 
@@ -117,13 +140,41 @@ def test_uploads_at_once(server):
 
 # ---- archives that are refused
 
-def raw_entry(name, content=b"x", flags=0, made_by=0x031e, attributes=0o100644 << 16, method=0, crc=None):
+
+def raw_entry(name, content=b"x", flags=0, made_by=0x031E, attributes=0o100644 << 16, method=0, crc=None):
     """A zip of one entry whose every field is ours."""
     crc = binascii.crc32(content) if crc is None else crc
-    local = struct.pack("<IHHHHHIIIHH", 0x04034b50, 20, flags, method, 0, 0x21, crc, len(content), len(content), len(name), 0) + name + content
-    central = struct.pack("<IHHHHHHIIIHHHHHII", 0x02014b50, made_by, 20, flags, method, 0, 0x21, crc, len(content), len(content), len(name),
-                          0, 0, 0, 0, attributes, 0) + name
-    return local + central + struct.pack("<IHHHHIIH", 0x06054b50, 0, 0, 1, 1, len(central), len(local), 0)
+    local = (
+        struct.pack(
+            "<IHHHHHIIIHH", 0x04034B50, 20, flags, method, 0, 0x21, crc, len(content), len(content), len(name), 0
+        )
+        + name
+        + content
+    )
+    central = (
+        struct.pack(
+            "<IHHHHHHIIIHHHHHII",
+            0x02014B50,
+            made_by,
+            20,
+            flags,
+            method,
+            0,
+            0x21,
+            crc,
+            len(content),
+            len(content),
+            len(name),
+            0,
+            0,
+            0,
+            0,
+            attributes,
+            0,
+        )
+        + name
+    )
+    return local + central + struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 1, 1, len(central), len(local), 0)
 
 
 def link_zip():
@@ -144,14 +195,29 @@ def twice():
 
 GOOD = make_zip({"app.py": "x" * 3000, "b.py": "y"}, compression=zipfile.ZIP_DEFLATED)
 BAD = {
-    "empty": b"", "four bytes": b"PK\x03\x04", "text": b"hello, I am not an archive", "only its start": b"PK\x03\x04" + b"\0" * 100,
-    "truncated": GOOD[:len(GOOD) // 2], "without its end": GOOD[:-30], "corrupt": GOOD[:40] + b"\xff\xff\xff\xff" + GOOD[44:],
-    "wrong CRC": raw_entry(b"app.py", crc=1), "absolute": make_zip({"/etc/cron.d/x": "x"}), "dot dot": make_zip({"../x.py": "x"}),
-    "dot dot inside": make_zip({"a/../../x.py": "x"}), "link": link_zip(), "device": raw_entry(b"dev", attributes=(stat.S_IFCHR | 0o666) << 16),
-    "twice": twice(), "not UTF-8": raw_entry(b"\xff\xfe.py", flags=0x800),
-    "control": raw_entry(b"a\nb.py"), "backslash": raw_entry(b"..\\x.py", made_by=0x0014), "no name": raw_entry(b""),
-    "long path": make_zip({"d/" * 600 + "x": "x"}), "long part": make_zip({"n" * 300: "x"}), "encrypted": raw_entry(b"app.py", flags=1),
-    "file as folder": make_zip({"a": "1", "a/b": "2"}), "deep": make_zip({"d/" * 200 + "x": "x"}),
+    "empty": b"",
+    "four bytes": b"PK\x03\x04",
+    "text": b"hello, I am not an archive",
+    "only its start": b"PK\x03\x04" + b"\0" * 100,
+    "truncated": GOOD[: len(GOOD) // 2],
+    "without its end": GOOD[:-30],
+    "corrupt": GOOD[:40] + b"\xff\xff\xff\xff" + GOOD[44:],
+    "wrong CRC": raw_entry(b"app.py", crc=1),
+    "absolute": make_zip({"/etc/cron.d/x": "x"}),
+    "dot dot": make_zip({"../x.py": "x"}),
+    "dot dot inside": make_zip({"a/../../x.py": "x"}),
+    "link": link_zip(),
+    "device": raw_entry(b"dev", attributes=(stat.S_IFCHR | 0o666) << 16),
+    "twice": twice(),
+    "not UTF-8": raw_entry(b"\xff\xfe.py", flags=0x800),
+    "control": raw_entry(b"a\nb.py"),
+    "backslash": raw_entry(b"..\\x.py", made_by=0x0014),
+    "no name": raw_entry(b""),
+    "long path": make_zip({"d/" * 600 + "x": "x"}),
+    "long part": make_zip({"n" * 300: "x"}),
+    "encrypted": raw_entry(b"app.py", flags=1),
+    "file as folder": make_zip({"a": "1", "a/b": "2"}),
+    "deep": make_zip({"d/" * 200 + "x": "x"}),
     "central directory elsewhere": GOOD[:-6] + b"\xff\xff\xff\x7f\0\0",
 }
 
@@ -190,8 +256,10 @@ def test_refused_upload_leaves_the_version_before(server, nothing_left):
 
 def test_limits_of_an_archive(server, nothing_left):
     """413 for too many entries (50 here), and for more than 1 MiB unpacked, as a bomb of zeros is."""
-    for data, word in ((make_zip({"f%d" % i: "" for i in range(51)}), "50 entries"),
-                       (make_zip({"zeros": b"\0" * (2 << 20)}, compression=zipfile.ZIP_DEFLATED), "unpacks to more than 1048576")):
+    for data, word in (
+        (make_zip({"f%d" % i: "" for i in range(51)}), "50 entries"),
+        (make_zip({"zeros": b"\0" * (2 << 20)}, compression=zipfile.ZIP_DEFLATED), "unpacks to more than 1048576"),
+    ):
         reply = server.post("/binaries/" + unique(), data, headers=EGG)
         assert reply.status == 413 and word in reply.result, reply
     name = server.upload(data=make_zip({"f%d" % i: "" for i in range(50)}))
@@ -203,15 +271,18 @@ def test_upload_over_the_limit(server, nothing_left):
     """413, with a length before a byte is read, without one when the limit is passed."""
     data = make_zip({"app.py": os.urandom(300_000)})
     assert server.post("/binaries/" + unique(), data, headers=EGG).status == 413
-    chunks = iter([data[i:i + 10000] for i in range(0, len(data), 10000)])
+    chunks = iter([data[i : i + 10000] for i in range(0, len(data), 10000)])
     reply = server.post("/binaries/" + unique(), chunks, headers=EGG)
     assert reply.status == 413 and reply.json["status"] == "ERROR"
 
 
 # ---- ways of sending
 
+
 def head(path, *lines):
-    return "\r\n".join(["POST %s HTTP/1.1" % path, "Host: h", "Content-Type: application/python-egg", *lines, "", ""]).encode()
+    return "\r\n".join(
+        ["POST %s HTTP/1.1" % path, "Host: h", "Content-Type: application/python-egg", *lines, "", ""]
+    ).encode()
 
 
 def test_chunked_upload(server):
@@ -224,7 +295,9 @@ def test_chunked_upload(server):
         assert f.read() == data
 
 
-@pytest.mark.parametrize("body", [b"zz\r\nPK", b"5\r\nPK\3\4", b"-1\r\n", b"ffffffffffffffffff\r\nPK", b"4\r\nPK\3\4X\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "body", [b"zz\r\nPK", b"5\r\nPK\3\4", b"-1\r\n", b"ffffffffffffffffff\r\nPK", b"4\r\nPK\3\4X\r\n0\r\n\r\n"]
+)
 def test_broken_chunks(server, body, nothing_left):
     """A chunk that is none: 400, and the connection ends."""
     answer = server.raw(head("/binaries/" + unique(), "Transfer-Encoding: chunked") + body)
@@ -241,9 +314,9 @@ def test_expect_continue(server):
         assert read_reply(sock).status == 201
 
 
-@pytest.mark.parametrize("lines, status", [
-    (["Content-Length: 999999999"], 413), (["Content-Length: 10", "Content-Type: text/plain"], 415),
-])
+@pytest.mark.parametrize(
+    "lines, status", [(["Content-Length: 999999999"], 413), (["Content-Length: 10", "Content-Type: text/plain"], 415)]
+)
 def test_refusal_instead_of_continue(server, lines, status, nothing_left):
     """A body that nobody wants is not asked for."""
     request = head("/binaries/" + unique(), *lines, "Expect: 100-continue")
@@ -279,7 +352,7 @@ def test_slow_upload_that_goes_on(server):
         sock.sendall(head("/binaries/" + unique(), "Content-Length: %d" % len(data)))
         for i in range(0, len(data), len(data) // 5 + 1):
             time.sleep(0.1)
-            sock.sendall(data[i:i + len(data) // 5 + 1])
+            sock.sendall(data[i : i + len(data) // 5 + 1])
         assert read_reply(sock).status == 201
 
 
@@ -306,6 +379,7 @@ def test_upload_that_trickles(server, nothing_left):
                     sock.sendall(b"x")
             except OSError:
                 pass
+
         thread = threading.Thread(target=trickle)
         thread.start()
         try:
@@ -329,7 +403,11 @@ def test_keep_alive_after_an_upload(server):
 
 # ---- names
 
-@pytest.mark.parametrize("name", ["a", "n" * 255, "with space", "ünï-ço∂é", "a/b", "a.b-c_d", "%", "..", ".", "a?b#c", "🙂", "'\"", "{id}"])
+
+@pytest.mark.parametrize(
+    "name",
+    ["a", "n" * 255, "with space", "ünï-ço∂é", "a/b", "a.b-c_d", "%", "..", ".", "a?b#c", "🙂", "'\"", "{id}"],
+)
 def test_names_that_are_taken(server, name):
     """Whatever is text and not a path of ours."""
     server.upload(name, make_zip())
@@ -339,7 +417,25 @@ def test_names_that_are_taken(server, name):
     assert server.delete("/binaries/" + quoted).status == 200
 
 
-@pytest.mark.parametrize("raw", ["%00", "a%00b", "a%0ab", "a%0d%0ab", "%01", "%7f", "%c2%85", "%ff", "%ed%a0%80", "%c0%af", "%zz", "%2", "n" * 256, "%e2%82"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "%00",
+        "a%00b",
+        "a%0ab",
+        "a%0d%0ab",
+        "%01",
+        "%7f",
+        "%c2%85",
+        "%ff",
+        "%ed%a0%80",
+        "%c0%af",
+        "%zz",
+        "%2",
+        "n" * 256,
+        "%e2%82",
+    ],
+)
 def test_names_that_are_refused(server, raw, nothing_left):
     """NUL, control characters, bad escapes, invalid UTF-8 and names of more than 255 bytes: 400."""
     reply = server.post("/binaries/" + raw, make_zip(), headers=EGG)

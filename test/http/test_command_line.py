@@ -1,4 +1,5 @@
 """The command line, what stops a start, and how the server ends."""
+
 import os
 import re
 import signal
@@ -14,7 +15,9 @@ from kit import FAKE, STOKERD, TOP, link, wait_for
 
 def run(*args, env=None, cwd=None):
     """(status, stdout, stderr) of stokerd when it ends by itself."""
-    done = subprocess.run([STOKERD, *args], env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [STOKERD, *args], env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, text=True, timeout=20
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -27,6 +30,7 @@ def fails(daemon, *args):
 
 
 # ---- options
+
 
 def test_help_names_every_option():
     status, out, err = run("--help")
@@ -47,8 +51,10 @@ def test_unknown_options_are_refused(args):
 
 
 def test_printed_config_is_a_config(tmp_path):
-    """--print-config gives a file that --config takes and prints again unchanged, with every key of conf/stoker.conf."""
-    status, out, _ = run("--print-config", "--state-dir", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--listen", "[::1]:8091")
+    """--print-config gives a file that --config takes and prints again unchanged, with every key there is."""
+    status, out, _ = run(
+        "--print-config", "--state-dir", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--listen", "[::1]:8091"
+    )
     assert status == 0 and not (tmp_path / "s").exists()
     path = tmp_path / "printed.conf"
     path.write_text(out)
@@ -63,22 +69,27 @@ def test_printed_config_is_a_config(tmp_path):
 def test_shipped_config_holds_the_defaults():
     """conf/stoker.conf changes nothing."""
     env = {"STATE_DIRECTORY": "/nowhere/state"}
-    assert run("--config", os.path.join(TOP, "conf", "stoker.conf"), "--print-config", env=env) == run("--print-config", env=env)
+    assert run("--config", os.path.join(TOP, "conf", "stoker.conf"), "--print-config", env=env) == run(
+        "--print-config", env=env
+    )
 
 
-@pytest.mark.parametrize("text, line, word", [
-    ("no-such-key = 1;\n", 1, "no-such-key"),
-    ('listen = [ "127.0.0.1:0" ];\n\nmax_jobs = 3;\n', 3, "did you mean 'max-jobs'"),
-    ("max-jobs = 0;\n", 1, "max-jobs"),
-    ("# comment\nmax-jobs = \"many\";\n", 2, "max-jobs"),
-    ('max-upload = "5 parsecs";\n', 1, "max-upload"),
-    ("max-upload = 5000000000;\n", 1, "5000000000"),
-    ('cancel-grace = "1s"\nstop-grace = ;\n', 2, "syntax error"),
-    ('log-level = "loud";\n', 1, "log-level"),
-    ('spark-conf = [ "master=local" ];\n', 1, "spark-conf"),
-    ('@include "/etc/passwd"\n', 1, "@include"),
-    ('listen = [ "127.0.0.1" ];\n', 1, "listen"),
-])
+@pytest.mark.parametrize(
+    "text, line, word",
+    [
+        ("no-such-key = 1;\n", 1, "no-such-key"),
+        ('listen = [ "127.0.0.1:0" ];\n\nmax_jobs = 3;\n', 3, "did you mean 'max-jobs'"),
+        ("max-jobs = 0;\n", 1, "max-jobs"),
+        ("# comment\nmax-jobs = \"many\";\n", 2, "max-jobs"),
+        ('max-upload = "5 parsecs";\n', 1, "max-upload"),
+        ("max-upload = 5000000000;\n", 1, "5000000000"),
+        ('cancel-grace = "1s"\nstop-grace = ;\n', 2, "syntax error"),
+        ('log-level = "loud";\n', 1, "log-level"),
+        ('spark-conf = [ "master=local" ];\n', 1, "spark-conf"),
+        ('@include "/etc/passwd"\n', 1, "@include"),
+        ('listen = [ "127.0.0.1" ];\n', 1, "listen"),
+    ],
+)
 @pytest.mark.parametrize("mode", ["--check-config", "--print-config", None])
 def test_bad_config_names_file_and_line(tmp_path, text, line, word, mode):
     path = tmp_path / "bad.conf"
@@ -101,6 +112,7 @@ def test_address_that_is_not_loopback_is_refused(listen):
 
 
 # ---- what stops a start
+
 
 def test_port_taken(daemon):
     """One clear line with the address; no listening line, and no process."""
@@ -186,6 +198,7 @@ def test_database_of_a_newer_version(daemon):
 
 # ---- a start
 
+
 def test_listening_line(daemon):
     """One line on stdout, with the port that port 0 has become; requests are taken at once."""
     one = daemon().start()
@@ -249,6 +262,7 @@ def test_children_inherit_no_descriptor(daemon):
 
 # ---- an end
 
+
 def test_sigterm_with_nothing_to_do(daemon):
     one = daemon().start()
     start = time.monotonic()
@@ -293,8 +307,11 @@ def test_sigterm_tells_sync_clients(daemon, flags):
     one = daemon().start()
     app = one.upload()
     one.create("c")
-    reply = one.background("POST", "/jobs?appName=%s&classPath=a.B&context=c&sync=true&timeout=60" % app,
-                           {"fake": {"touch": flags.path("on"), "wait": "/nowhere"}})
+    reply = one.background(
+        "POST",
+        "/jobs?appName=%s&classPath=a.B&context=c&sync=true&timeout=60" % app,
+        {"fake": {"touch": flags.path("on"), "wait": "/nowhere"}},
+    )
     flags.wait("on")
     assert one.stop() == 0
     assert reply().json["status"] == "ERROR" and "stopped" in reply().json["result"]["message"]

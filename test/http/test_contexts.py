@@ -1,4 +1,5 @@
-"""Contexts over Spark Job Server's routes: creating, settings, listing, deleting; every way in which a start can fail."""
+"""Contexts over Spark Job Server's routes: creating, settings, listing, deleting; every way to fail at the start."""
+
 import json
 import os
 import re
@@ -26,6 +27,7 @@ def is_gone(server, name):
 
 
 # ---- life
+
 
 def test_create_show_delete(server):
     """The whole life, with the exact bodies."""
@@ -83,7 +85,10 @@ def test_duplicate(server, context):
     reply = server.post("/contexts/" + context)
     assert (reply.status, reply.json) == (400, {"status": "ERROR", "result": "context %s exists" % context})
     assert server.get("/contexts/" + context).json == before
-    wait_for(lambda: len(os.listdir(server.path("contexts"))) == len(server.get("/contexts").json), "no folder of the refused one")
+    wait_for(
+        lambda: len(os.listdir(server.path("contexts"))) == len(server.get("/contexts").json),
+        "no folder of the refused one",
+    )
 
 
 def test_name_of_an_ended_context_is_free(server, own_context):
@@ -125,6 +130,7 @@ def test_limit_of_contexts(daemon):
 
 # ---- names
 
+
 @pytest.mark.parametrize("name", ["ctx", "c-1_2.3", "with space", "Ünï", "école", "日本", "x" * 255, "a/b", "a?b"])
 def test_names_that_are_taken(server, name):
     server.create(name)
@@ -139,13 +145,16 @@ def test_names_must_begin_with_a_letter(server, name):
     assert (reply.status, reply.json) == (400, {"status": "ERROR", "result": "context name must start with letters"})
 
 
-@pytest.mark.parametrize("raw", ["a%00", "a%0a", "a%0d%0aX-Evil:1", "a%ff", "a%c3%28", "a%zz", "a%2", "a" * 256, "a%7f", "a%c2%80"])
+@pytest.mark.parametrize(
+    "raw", ["a%00", "a%0a", "a%0d%0aX-Evil:1", "a%ff", "a%c3%28", "a%zz", "a%2", "a" * 256, "a%7f", "a%c2%80"]
+)
 def test_names_that_are_refused(server, raw):
     reply = server.post("/contexts/" + raw)
     assert reply.status == 400 and reply.json["status"] == "ERROR" and "X-Evil" not in reply.headers
 
 
 # ---- settings
+
 
 def spec_of(server, name):
     with open(server.path("contexts", server.context_row(name)[0], "spec.json")) as f:
@@ -154,16 +163,35 @@ def spec_of(server, name):
 
 def test_settings_reach_the_spec(server, own_context):
     """Spark settings of the query, short names, passthrough, Hadoop and Python settings, and what jobs see of them."""
-    name = own_context(**{
-        "num-cpu-cores": "4", "memory-per-node": "512m", "spark.executor.instances": "2", "spark.sql.shuffle.partitions": "7",
-        "passthrough.spark.ui.enabled": "false", "hadoop.fs.defaultFS": "file:///", "python.paths": "/opt/a", "max-jobs-per-context": "3",
-        "context-factory": "spark.jobserver.python.PythonSQLContextFactory", "my.own": "x y", "launcher.spark.driver.memory": "1g"})
+    name = own_context(
+        **{
+            "num-cpu-cores": "4",
+            "memory-per-node": "512m",
+            "spark.executor.instances": "2",
+            "spark.sql.shuffle.partitions": "7",
+            "passthrough.spark.ui.enabled": "false",
+            "hadoop.fs.defaultFS": "file:///",
+            "python.paths": "/opt/a",
+            "max-jobs-per-context": "3",
+            "context-factory": "spark.jobserver.python.PythonSQLContextFactory",
+            "my.own": "x y",
+            "launcher.spark.driver.memory": "1g",
+        }
+    )
     spec = spec_of(server, name)
     assert (spec["context"], spec["name"], spec["kind"]) == (server.context_row(name)[0], name, "sql")
     conf = spec["spark_conf"]
     assert all(isinstance(v, str) for v in conf.values())
-    wanted = {"spark.app.name": name, "spark.cores.max": "4", "spark.executor.memory": "512m", "spark.executor.instances": "2",
-              "spark.sql.shuffle.partitions": "7", "spark.ui.enabled": "false", "spark.driver.memory": "1g", "spark.master": "local[*]"}
+    wanted = {
+        "spark.app.name": name,
+        "spark.cores.max": "4",
+        "spark.executor.memory": "512m",
+        "spark.executor.instances": "2",
+        "spark.sql.shuffle.partitions": "7",
+        "spark.ui.enabled": "false",
+        "spark.driver.memory": "1g",
+        "spark.master": "local[*]",
+    }
     assert {k: conf.get(k) for k in wanted} == wanted
     assert spec["hadoop_conf"] == {"fs.defaultFS": "file:///"} and spec["python_paths"] == ["/opt/a"]
     assert spec["settings"]["my"]["own"] == "x y" and spec["settings"]["context"]["name"] == name
@@ -186,16 +214,30 @@ def test_settings_in_the_body_beat_the_query(server):
 
 def test_defaults_of_the_configuration(daemon):
     """spark-conf and context-settings of stoker.conf; what the request names beats both."""
-    server = daemon(spark_conf=["spark.master=local[3]", "spark.a=conf", "spark.b=conf"],
-                    context_settings='spark.b = settings, spark.c = settings, max-jobs-per-context = 5').start()
+    server = daemon(
+        spark_conf=["spark.master=local[3]", "spark.a=conf", "spark.b=conf"],
+        context_settings='spark.b = settings, spark.c = settings, max-jobs-per-context = 5',
+    ).start()
     server.create("c", **{"spark.c": "query"})
     conf = spec_of(server, "c")["spark_conf"]
-    assert [conf[k] for k in ("spark.master", "spark.a", "spark.b", "spark.c")] == ["local[3]", "conf", "settings", "query"]
+    assert [conf[k] for k in ("spark.master", "spark.a", "spark.b", "spark.c")] == [
+        "local[3]",
+        "conf",
+        "settings",
+        "query",
+    ]
     assert server.rows("SELECT max_jobs FROM contexts") == [(5,)]
 
 
-@pytest.mark.parametrize("factory, kind", [("PythonSessionContextFactory", "session"), ("PythonSparkContextFactory", "spark"),
-                                           ("PythonSQLContextFactory", "sql"), ("PythonHiveContextFactory", "hive")])
+@pytest.mark.parametrize(
+    "factory, kind",
+    [
+        ("PythonSessionContextFactory", "session"),
+        ("PythonSparkContextFactory", "spark"),
+        ("PythonSQLContextFactory", "sql"),
+        ("PythonHiveContextFactory", "hive"),
+    ],
+)
 def test_context_factories(server, own_context, factory, kind):
     name = own_context(**{"context-factory": "spark.jobserver.python." + factory})
     assert spec_of(server, name)["kind"] == kind
@@ -208,12 +250,23 @@ def test_unknown_factory(server):
     assert (reply.result["errorClass"], reply.result["message"]) == ("java.lang.ClassNotFoundException", "a.b.C")
 
 
-@pytest.mark.parametrize("query, body, word", [
-    ("max-jobs-per-context=0", "", "max-jobs-per-context"), ("max-jobs-per-context=x", "", "max-jobs-per-context"),
-    ("max-jobs-per-context=1001", "", "max-jobs-per-context"), ("a=1&a.b=2", "", "clash"), ("a..b=1", "", "a..b"), (".=1", "", "path"),
-    ("cp=x", "", "cp"), ("", "spark.context-settings { python.paths = 7 }", "python.paths"), ("", "a = [", "Cannot parse config"),
-    ("", 'spark.context-settings { num-cpu-cores = [1] }', "num-cpu-cores"), ("x=%ff", "", "UTF-8"), ("%00=1", "", ""),
-])
+@pytest.mark.parametrize(
+    "query, body, word",
+    [
+        ("max-jobs-per-context=0", "", "max-jobs-per-context"),
+        ("max-jobs-per-context=x", "", "max-jobs-per-context"),
+        ("max-jobs-per-context=1001", "", "max-jobs-per-context"),
+        ("a=1&a.b=2", "", "clash"),
+        ("a..b=1", "", "a..b"),
+        (".=1", "", "path"),
+        ("cp=x", "", "cp"),
+        ("", "spark.context-settings { python.paths = 7 }", "python.paths"),
+        ("", "a = [", "Cannot parse config"),
+        ("", 'spark.context-settings { num-cpu-cores = [1] }', "num-cpu-cores"),
+        ("x=%ff", "", "UTF-8"),
+        ("%00=1", "", ""),
+    ],
+)
 def test_settings_that_are_wrong(server, query, body, word):
     """400 with the setting's name; nothing is made."""
     name = unique("ctx")
@@ -224,17 +277,24 @@ def test_settings_that_are_wrong(server, query, body, word):
 
 # ---- starts that fail
 
-@pytest.mark.parametrize("wish, message, tail", [
-    ({"zygote": "exit3"}, "zygote", "exits with 3 as it was asked to"),
-    ({"zygote": "wrong_token"}, "zygote", "wrong token"),
-    ({"zygote": "bad_protocol"}, "zygote", "protocol"),
-    ({"keeper": "exit"}, "status 7", "exits with 7 as it was asked to"),
-    ({"keeper": "fail"}, "fake: Spark was asked to fail", "last words of the fake JVM"),
-], ids=lambda v: "-".join("%s:%s" % i for i in v.items()) if isinstance(v, dict) else "")
+
+@pytest.mark.parametrize(
+    "wish, message, tail",
+    [
+        ({"zygote": "exit3"}, "zygote", "exits with 3 as it was asked to"),
+        ({"zygote": "wrong_token"}, "zygote", "wrong token"),
+        ({"zygote": "bad_protocol"}, "zygote", "protocol"),
+        ({"keeper": "exit"}, "status 7", "exits with 7 as it was asked to"),
+        ({"keeper": "fail"}, "fake: Spark was asked to fail", "last words of the fake JVM"),
+    ],
+    ids=lambda v: "-".join("%s:%s" % i for i in v.items()) if isinstance(v, dict) else "",
+)
 def test_start_that_fails(server, wish, message, tail):
     """500 CONTEXT INIT ERROR with the cause and the end of the log; nothing is left; the name is free."""
     name = unique("ctx")
-    reply = server.post("/contexts/" + name + "?" + urllib.parse.urlencode({"spark.fake." + k: v for k, v in wish.items()}))
+    reply = server.post(
+        "/contexts/" + name + "?" + urllib.parse.urlencode({"spark.fake." + k: v for k, v in wish.items()})
+    )
     assert reply.status == 500 and reply.json["status"] == "CONTEXT INIT ERROR", reply
     assert sorted(reply.result) == ["errorClass", "message", "stack"]
     assert message in reply.result["message"] and tail in reply.result["stack"]
@@ -256,12 +316,17 @@ def test_zygote_that_speaks_another_language(server):
     is_gone(server, name)
 
 
-@pytest.mark.parametrize("wish", [{"zygote": "no_hello"}, {"keeper": "hang"}, {"zygote": "slow_hello"}],
-                         ids=lambda w: "-".join("%s:%s" % i for i in w.items()))
+@pytest.mark.parametrize(
+    "wish",
+    [{"zygote": "no_hello"}, {"keeper": "hang"}, {"zygote": "slow_hello"}],
+    ids=lambda w: "-".join("%s:%s" % i for i in w.items()),
+)
 def test_delete_while_it_is_created(server, wish):
     """Both clients are answered, the creator with what has happened; nothing is left."""
     name = unique("ctx")
-    creating = server.background("POST", "/contexts/%s?%s" % (name, urllib.parse.urlencode({"spark.fake." + k: v for k, v in wish.items()})))
+    creating = server.background(
+        "POST", "/contexts/%s?%s" % (name, urllib.parse.urlencode({"spark.fake." + k: v for k, v in wish.items()}))
+    )
     wait_for(lambda: server.context_row(name) and server.pid(name, "k" if "keeper" in wish else "z"), "process")
     assert server.get("/contexts/" + name).json["state"] == "STARTED"
     assert server.delete("/contexts/" + name).status == 200
@@ -313,11 +378,15 @@ def test_runner_that_cannot_be_executed(daemon):
 
 # ---- ends
 
+
 def test_delete_ends_jobs(server, app, flags):
     """Jobs that run and wait become errors with the words clients know; their sync clients are told."""
     name = server.create(**{"max-jobs-per-context": 1})
-    running = server.background("POST", "/jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=30" % (app, name),
-                                {"fake": {"touch": flags.path("on"), "wait": "/nowhere"}})
+    running = server.background(
+        "POST",
+        "/jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=30" % (app, name),
+        {"fake": {"touch": flags.path("on"), "wait": "/nowhere"}},
+    )
     flags.wait("on")
     queued = server.start_job(name, app)
     assert server.delete("/contexts/" + name).status == 200

@@ -1,4 +1,5 @@
 """The edge of HTTP: paths, methods, framing, connections, and clients that are slow, gone or hostile."""
+
 import json
 import socket
 import threading
@@ -26,6 +27,7 @@ def replies_in(answer):
 
 # ---- paths and methods
 
+
 def test_health_and_page(server):
     reply = server.get("/healthz")
     assert (reply.status, reply.json) == (200, {"status": "SUCCESS"})
@@ -33,19 +35,45 @@ def test_health_and_page(server):
     assert page.status == 200 and page.headers["Content-Type"].startswith("text/html") and "Stoker" in page.text
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/jobsfoo", "/jobs/a/b", "/binaries/a/b", "/contexts/a/b", "/healthz/x", "/jars", "/data",
-                                  "/jobs//config", "//", "/a/b/c/d/e/f/g/h/i/j/k", "/index.html", "/.", "/../etc/passwd", "/%2e%2e/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere",
+        "/jobsfoo",
+        "/jobs/a/b",
+        "/binaries/a/b",
+        "/contexts/a/b",
+        "/healthz/x",
+        "/jars",
+        "/data",
+        "/jobs//config",
+        "//",
+        "/a/b/c/d/e/f/g/h/i/j/k",
+        "/index.html",
+        "/.",
+        "/../etc/passwd",
+        "/%2e%2e/",
+    ],
+)
 def test_unknown_paths(server, path):
     """404 in the dialect's way: JSON with a text `status`."""
     reply = server.get(path)
     assert (reply.status, reply.json) == (404, NOT_FOUND) and reply.headers["Content-Type"] == "application/json"
 
 
-@pytest.mark.parametrize("method, path, allow", [
-    ("PUT", "/jobs", {"GET", "POST", "DELETE"}), ("PATCH", "/jobs/x", {"GET", "DELETE", "POST"}), ("POST", "/jobs/x/config", {"GET"}),
-    ("PUT", "/binaries/a", {"GET", "POST", "DELETE"}), ("PUT", "/contexts/a", {"GET", "POST", "DELETE"}), ("POST", "/healthz", {"GET"}),
-    ("OPTIONS", "/jobs", {"GET", "POST", "DELETE"}), ("DELETE", "/", {"GET"}),
-])
+@pytest.mark.parametrize(
+    "method, path, allow",
+    [
+        ("PUT", "/jobs", {"GET", "POST", "DELETE"}),
+        ("PATCH", "/jobs/x", {"GET", "DELETE", "POST"}),
+        ("POST", "/jobs/x/config", {"GET"}),
+        ("PUT", "/binaries/a", {"GET", "POST", "DELETE"}),
+        ("PUT", "/contexts/a", {"GET", "POST", "DELETE"}),
+        ("POST", "/healthz", {"GET"}),
+        ("OPTIONS", "/jobs", {"GET", "POST", "DELETE"}),
+        ("DELETE", "/", {"GET"}),
+    ],
+)
 def test_wrong_method(server, method, path, allow):
     """405 with the methods that the path has."""
     reply = server.request(method, path)
@@ -54,7 +82,16 @@ def test_wrong_method(server, method, path, allow):
     assert not [h for h in reply.headers if h.lower().startswith("access-control")]
 
 
-@pytest.mark.parametrize("method, path", [("DELETE", "/jobs"), ("POST", "/binaries"), ("POST", "/contexts"), ("DELETE", "/contexts"), ("DELETE", "/binaries")])
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("DELETE", "/jobs"),
+        ("POST", "/binaries"),
+        ("POST", "/contexts"),
+        ("DELETE", "/contexts"),
+        ("DELETE", "/binaries"),
+    ],
+)
 def test_method_right_and_path_not_complete(server, method, path):
     reply = server.request(method, path)
     assert (reply.status, reply.json) == (404, NOT_FOUND)
@@ -87,11 +124,30 @@ def test_head(server, context):
             wanted = server.get(path)
             sock.sendall(b"HEAD %s HTTP/1.1\r\nHost: h\r\n\r\n" % path.encode())
             reply = read_reply(sock, "HEAD")
-            assert (reply.status, reply.body) == (wanted.status, b"") and reply.headers["Content-Length"] == str(len(wanted.body))
+            assert (reply.status, reply.body) == (wanted.status, b"") and reply.headers["Content-Length"] == str(
+                len(wanted.body)
+            )
 
 
-@pytest.mark.parametrize("path", ["/jobs/%00", "/jobs/a%00b", "/jobs/%0d%0aX-Evil:%201", "/jobs/%0a", "/jobs/%ff", "/jobs/%c0%af", "/jobs/%zz",
-                                  "/jobs/%", "/jobs/%4", "/jobs?x=%", "/jobs?x=%00", "/jobs?status=%ff", "/jobs?%zz=1", "/%ff"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs/%00",
+        "/jobs/a%00b",
+        "/jobs/%0d%0aX-Evil:%201",
+        "/jobs/%0a",
+        "/jobs/%ff",
+        "/jobs/%c0%af",
+        "/jobs/%zz",
+        "/jobs/%",
+        "/jobs/%4",
+        "/jobs?x=%",
+        "/jobs?x=%00",
+        "/jobs?status=%ff",
+        "/jobs?%zz=1",
+        "/%ff",
+    ],
+)
 def test_bad_escapes(server, path):
     """NUL, line breaks, what is no UTF-8 and no escape: 400, and nothing of it in the headers."""
     reply = server.get(path)
@@ -119,24 +175,40 @@ def test_absolute_url(server):
 
 def test_cross_site_requests_change_nothing(server):
     """A page of another site can read nothing and start nothing."""
-    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}):
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"},
+    ):
         assert server.post("/contexts/" + unique("ctx"), headers=headers).status == 403
         assert server.delete("/jobs/x", headers=headers).status == 403
     reply = server.get("/jobs", headers={"Origin": "http://evil.example"})
     assert reply.status == 200 and "Access-Control-Allow-Origin" not in reply.headers
-    preflight = server.request("OPTIONS", "/jobs", headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"})
+    preflight = server.request(
+        "OPTIONS", "/jobs", headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    )
     assert "Access-Control-Allow-Origin" not in preflight.headers and preflight.status == 405
 
 
 # ---- framing
 
 HOSTILE = {
-    "length and chunked": ["Content-Length: 5", "Transfer-Encoding: chunked"], "length twice": ["Content-Length: 5", "Content-Length: 5"],
-    "two lengths": ["Content-Length: 5", "Content-Length: 6"], "negative": ["Content-Length: -1"], "text": ["Content-Length: five"],
-    "list": ["Content-Length: 5, 5"], "plus": ["Content-Length: +5"], "hex": ["Content-Length: 0x5"], "huge": ["Content-Length: 99999999999999999999"],
-    "encoding": ["Transfer-Encoding: gzip, chunked"], "encoding twice": ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
-    "odd chunked": ["Transfer-Encoding: xchunked"], "host twice": ["Host: a"], "folded": ["X: a\r\n b"], "space before colon": ["Content-Length : 5"],
-    "no name": [": x"], "obs": ["X: 1", " Content-Length: 5"],
+    "length and chunked": ["Content-Length: 5", "Transfer-Encoding: chunked"],
+    "length twice": ["Content-Length: 5", "Content-Length: 5"],
+    "two lengths": ["Content-Length: 5", "Content-Length: 6"],
+    "negative": ["Content-Length: -1"],
+    "text": ["Content-Length: five"],
+    "list": ["Content-Length: 5, 5"],
+    "plus": ["Content-Length: +5"],
+    "hex": ["Content-Length: 0x5"],
+    "huge": ["Content-Length: 99999999999999999999"],
+    "encoding": ["Transfer-Encoding: gzip, chunked"],
+    "encoding twice": ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+    "odd chunked": ["Transfer-Encoding: xchunked"],
+    "host twice": ["Host: a"],
+    "folded": ["X: a\r\n b"],
+    "space before colon": ["Content-Length : 5"],
+    "no name": [": x"],
+    "obs": ["X: 1", " Content-Length: 5"],
 }
 
 
@@ -151,15 +223,30 @@ def test_hostile_headers(server, lines):
     assert b"connection: close" in answer.lower()
 
 
-@pytest.mark.parametrize("request_bytes", [
-    b"\r\n\r\n\r\n", b"GET\r\n\r\n", b"GET /healthz\r\n\r\n", b"GET /healthz HTTP/9.9\r\nHost: h\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"\0" * 100,
-    b"GET healthz HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /healthz HTTP/1.1\r\n\r\n", b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /healthz HTTP/1.1\nHost: h\n\nx",
-    b"GET  /healthz  HTTP/1.1\r\nHost: h\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-], ids=["lines", "get", "no version", "9.9", "tls", "nul", "no slash", "no host", "space", "lf", "spaces", "http2"])
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\r\n\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /healthz\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\nHost: h\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\0" * 100,
+        b"GET healthz HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /healthz HTTP/1.1\nHost: h\n\nx",
+        b"GET  /healthz  HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=["lines", "get", "no version", "9.9", "tls", "nul", "no slash", "no host", "space", "lf", "spaces", "http2"],
+)
 def test_requests_that_are_none(server, request_bytes):
     """A refusal or the end of the connection, never a 200 for something else or a hang."""
     answer = server.raw(request_bytes)
-    assert status_of(answer) in (0, 400, 404, 408, 431, 505) or (b"healthz" in request_bytes and status_of(answer) == 200), answer
+    assert status_of(answer) in (0, 400, 404, 408, 431, 505) or (
+        b"healthz" in request_bytes and status_of(answer) == 200
+    ), answer
 
 
 def test_http_1_0(server):
@@ -173,10 +260,16 @@ def test_http_1_0(server):
             assert read_reply(sock).status == 200
 
 
-@pytest.mark.parametrize("headers, status", [
-    (["X-Long: " + "x" * 40000], {400, 431}), (["X-%d: y" % i for i in range(100)], {400, 431}), (["X: " + "y" * 20000], {200}),
-    (["X-%d: y" % i for i in range(40)], {200}),
-], ids=["long", "many", "long enough", "some"])
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        (["X-Long: " + "x" * 40000], {400, 431}),
+        (["X-%d: y" % i for i in range(100)], {400, 431}),
+        (["X: " + "y" * 20000], {200}),
+        (["X-%d: y" % i for i in range(40)], {200}),
+    ],
+    ids=["long", "many", "long enough", "some"],
+)
 def test_size_of_headers(server, headers, status):
     with server.connect() as sock:
         sock.sendall(get("/healthz", "Connection: close", *headers))
@@ -193,7 +286,10 @@ def test_long_url(server):
 @pytest.mark.parametrize("expect, status", [("100-continue", 400), ("200-maybe", 417)])
 def test_expectations(server, expect, status):
     with server.connect() as sock:
-        sock.sendall(b"POST /jobs HTTP/1.1\r\nHost: h\r\nExpect: %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\n" % expect.encode())
+        sock.sendall(
+            b"POST /jobs HTTP/1.1\r\nHost: h\r\nExpect: %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+            % expect.encode()
+        )
         if status == 400:
             assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(b"{}")
@@ -207,6 +303,7 @@ def test_replies_have_a_date_and_a_length(server):
 
 # ---- connections
 
+
 def test_keep_alive(server):
     """Fifty requests on one connection."""
     with server.connect() as sock:
@@ -219,8 +316,10 @@ def test_keep_alive(server):
 def test_pipelining(server, context, app):
     """Requests that come in one packet are answered in order, bodies and all."""
     body = json.dumps({"fake": {"result": "piped"}}).encode()
-    post = b"POST /jobs?appName=%s&classPath=a.B&context=%s&sync=true HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (
-        app.encode(), context.encode(), len(body), body)
+    post = (
+        b"POST /jobs?appName=%s&classPath=a.B&context=%s&sync=true HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s"
+        % (app.encode(), context.encode(), len(body), body)
+    )
     with server.connect() as sock:
         sock.sendall(get("/healthz") + post + get("/nowhere") + post + get("/healthz", "Connection: close"))
         answer = read_all(sock)
@@ -241,7 +340,10 @@ def test_unread_body_does_not_become_a_request(server):
     """The body of a refused request is not taken for the next one."""
     smuggled = get("/healthz")
     with server.connect() as sock:
-        sock.sendall(b"POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (len(smuggled), smuggled) + get("/jobs", "Connection: close"))
+        sock.sendall(
+            b"POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (len(smuggled), smuggled)
+            + get("/jobs", "Connection: close")
+        )
         answer = read_all(sock)
     assert [int(part[:3]) for part in answer.decode().split("HTTP/1.1 ")[1:]] == [404, 200]
     assert b"SUCCESS" not in answer
@@ -271,12 +373,14 @@ def test_client_that_does_not_read(server, context, app):
         sock.recv(10)
         assert server.get("/healthz").status == 200
         end = time.monotonic() + 15
-        time.sleep(3)       # longer than request-timeout
+        time.sleep(3)  # longer than request-timeout
         sock.settimeout(15)
         assert len(read_all(sock)) < 21_000_000 and time.monotonic() < end
 
 
-@pytest.mark.parametrize("start", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: h\r\n"], ids=["silent", "line", "headers"])
+@pytest.mark.parametrize(
+    "start", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: h\r\n"], ids=["silent", "line", "headers"]
+)
 def test_slow_request_is_ended(server, start):
     """request-timeout (2 s here) bounds a request that never becomes whole."""
     began = time.monotonic()
@@ -300,6 +404,7 @@ def test_trickling_headers_are_ended(server):
                     sock.sendall(b"x")
             except OSError:
                 pass
+
         thread = threading.Thread(target=trickle)
         thread.start()
         try:
@@ -311,14 +416,16 @@ def test_trickling_headers_are_ended(server):
 
 
 def test_idle_connections_make_room(daemon):
-    """300 connections that were used and stay open, more than there are threads: a new client is served within keep-alive-timeout."""
+    """300 connections stay open, more than there are threads: a new client is served within keep-alive-timeout."""
     server = daemon(keep_alive_timeout="1s", request_timeout="1s", http_threads=64, max_waiting=32).start()
     socks = []
     try:
+
         def open_one():
             sock = server.connect()
             sock.sendall(get("/healthz"))
             socks.append(sock)
+
         for _ in range(60):
             open_one()
             assert read_reply(socks[-1]).status == 200
@@ -338,7 +445,10 @@ def test_many_waiting_requests_leave_others_free(daemon, flags):
     app = server.upload()
     server.create("c", **{"max-jobs-per-context": 8})
     path = "/jobs?appName=%s&classPath=a.B&context=c&sync=true&timeout=30" % app
-    waiting = [server.background("POST", path, {"fake": {"append": flags.path("log"), "wait": flags.path("go")}}) for _ in range(4)]
+    waiting = [
+        server.background("POST", path, {"fake": {"append": flags.path("log"), "wait": flags.path("go")}})
+        for _ in range(4)
+    ]
     wait_for(lambda: len(flags.lines("log")) == 4, "four running jobs")
     refused = server.post(path)
     assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1 and refused.json["status"] == "ERROR"

@@ -1,4 +1,5 @@
 """Runner processes that misbehave: the job's fate is right, the server goes on, and the slot is free again."""
+
 import os
 import signal
 import struct
@@ -21,13 +22,17 @@ def next_job_runs(server, context, app):
 
 # ---- the end of a worker
 
-@pytest.mark.parametrize("fake, texts", [
-    ({"do": "exit", "status": 5}, ["exit status 5"]),
-    ({"do": "exit", "status": 0}, ["exit status 0"]),
-    ({"do": "signal", "signal": 9}, ["signal 9", "Killed"]),
-    ({"do": "signal", "signal": 15}, ["signal 15", "Terminated"]),
-    ({"do": "segfault"}, ["signal 11", "Segmentation fault"]),
-])
+
+@pytest.mark.parametrize(
+    "fake, texts",
+    [
+        ({"do": "exit", "status": 5}, ["exit status 5"]),
+        ({"do": "exit", "status": 0}, ["exit status 0"]),
+        ({"do": "signal", "signal": 9}, ["signal 9", "Killed"]),
+        ({"do": "signal", "signal": 15}, ["signal 15", "Terminated"]),
+        ({"do": "segfault"}, ["signal 11", "Segmentation fault"]),
+    ],
+)
 def test_worker_that_ends_says_how(server, narrow, app, fake, texts):
     """The job is an ERROR that says exactly what happened, with the last lines of what it wrote to stderr."""
     body = server.run(narrow, app, {"print": "first line\nlast line", **fake}).json
@@ -45,7 +50,7 @@ def test_only_the_last_lines_of_stderr_are_shown(server, narrow, app):
     message = body["result"]["message"]
     assert "line 002999" in message and "line 000000" not in message
     assert len(message) < 4500
-    first = message[message.index("\nline") + 1:].split("\n")[0]
+    first = message[message.index("\nline") + 1 :].split("\n")[0]
     assert len(first) == len("line 000000")
 
 
@@ -56,8 +61,11 @@ def test_stderr_that_is_not_text_is_shown_all_the_same(server, narrow, app):
 
 def test_worker_killed_from_outside(server, narrow, app, flags):
     """SIGKILL while it runs: the job says so, and a sync client gets its answer."""
-    reply = server.background("POST", "/jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=30" % (app, narrow),
-                              {"fake": {"touch": flags.path("on"), "wait": "/nowhere"}})
+    reply = server.background(
+        "POST",
+        "/jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=30" % (app, narrow),
+        {"fake": {"touch": flags.path("on"), "wait": "/nowhere"}},
+    )
     flags.wait("on")
     job = server.get("/jobs?limit=1").json[0]["jobId"]
     os.kill(server.pid(narrow, server.job_row(job)[2]), signal.SIGKILL)
@@ -105,10 +113,18 @@ def test_jobs_of_another_set_get_another_worker(server, narrow, app):
 
 # ---- broken frames and lies
 
-@pytest.mark.parametrize("do, result", [
-    ("torn_frame", "after a torn frame"), ("garbage", "after garbage"), ("oversize_frame", "after an oversize frame"),
-    ("unknown_type", "after an unknown type"), ("wrong_job", "the truth"), ("done_twice", "first"),
-])
+
+@pytest.mark.parametrize(
+    "do, result",
+    [
+        ("torn_frame", "after a torn frame"),
+        ("garbage", "after garbage"),
+        ("oversize_frame", "after an oversize frame"),
+        ("unknown_type", "after an unknown type"),
+        ("wrong_job", "the truth"),
+        ("done_twice", "first"),
+    ],
+)
 def test_broken_protocol(server, narrow, app, do, result):
     """The connection may end, the job's own end counts, once."""
     body = server.run(narrow, app, {"do": do}).json
@@ -121,22 +137,68 @@ def frame(payload):
     return struct.pack(">I", len(payload)) + payload
 
 
-@pytest.mark.parametrize("data", [
-    struct.pack(">I", 0), frame(b"[]"), frame(b'"text"'), frame(b"{}"), frame(b'{"type": 7}'), frame(b'{"type": "ready"} more'),
-    frame(b'{"type": "done", "type": "done"}'), frame(b'{"type": "\xff"}'), struct.pack(">I", 0xffffffff),
-    frame(b'{"type": "hello"}'), frame(b'{"type": "forked", "process": "k"}'),
-], ids=["empty", "list", "text", "no-type", "type-number", "trailing", "twice", "utf8", "4GiB", "second-hello", "not-a-zygote"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack(">I", 0),
+        frame(b"[]"),
+        frame(b'"text"'),
+        frame(b"{}"),
+        frame(b'{"type": 7}'),
+        frame(b'{"type": "ready"} more'),
+        frame(b'{"type": "done", "type": "done"}'),
+        frame(b'{"type": "\xff"}'),
+        struct.pack(">I", 0xFFFFFFFF),
+        frame(b'{"type": "hello"}'),
+        frame(b'{"type": "forked", "process": "k"}'),
+    ],
+    ids=[
+        "empty",
+        "list",
+        "text",
+        "no-type",
+        "type-number",
+        "trailing",
+        "twice",
+        "utf8",
+        "4GiB",
+        "second-hello",
+        "not-a-zygote",
+    ],
+)
 def test_frames_that_close_the_connection(server, narrow, app, data):
     """The worker loses its connection, dials again and still delivers its result."""
     assert server.run(narrow, app, {"do": "bytes", "hex": data.hex()}).result == "after bytes"
     next_job_runs(server, narrow, app)
 
 
-@pytest.mark.parametrize("done", [
-    {}, {"outcome": "no-such-outcome"}, {"outcome": 7}, {"outcome": "error"}, {"outcome": "error", "error": "text"},
-    {"outcome": "error", "error": {}}, {"outcome": "error", "error": {"code": 1, "message": [], "traceback": {}}},
-    {"outcome": "interrupted"}, {"outcome": "invalid"}, {"outcome": "invalid", "error": {"code": "VALIDATION_FAILED", "problems": 7}},
-], ids=["nothing", "unknown", "number", "no-error", "error-text", "error-empty", "error-types", "interrupted", "invalid", "problems"])
+@pytest.mark.parametrize(
+    "done",
+    [
+        {},
+        {"outcome": "no-such-outcome"},
+        {"outcome": 7},
+        {"outcome": "error"},
+        {"outcome": "error", "error": "text"},
+        {"outcome": "error", "error": {}},
+        {"outcome": "error", "error": {"code": 1, "message": [], "traceback": {}}},
+        {"outcome": "interrupted"},
+        {"outcome": "invalid"},
+        {"outcome": "invalid", "error": {"code": "VALIDATION_FAILED", "problems": 7}},
+    ],
+    ids=[
+        "nothing",
+        "unknown",
+        "number",
+        "no-error",
+        "error-text",
+        "error-empty",
+        "error-types",
+        "interrupted",
+        "invalid",
+        "problems",
+    ],
+)
 def test_done_without_sense(server, narrow, app, done):
     """Whatever `done` holds, the job ends as failed, with an error object of three texts."""
     outcome = {"outcome": "none", **done}
@@ -148,10 +210,17 @@ def test_done_without_sense(server, narrow, app, done):
     next_job_runs(server, narrow, app)
 
 
-@pytest.mark.parametrize("done", [
-    {"outcome": "finished"}, {"outcome": "finished", "result": 7}, {"outcome": "finished", "result_file": "../token", "result_bytes": 64},
-    {"outcome": "finished", "result_file": ".", "result_bytes": 1}, {"outcome": "finished", "result_file": "x" * 300, "result_bytes": 1},
-], ids=["nothing", "number", "escape", "dot", "long"])
+@pytest.mark.parametrize(
+    "done",
+    [
+        {"outcome": "finished"},
+        {"outcome": "finished", "result": 7},
+        {"outcome": "finished", "result_file": "../token", "result_bytes": 64},
+        {"outcome": "finished", "result_file": ".", "result_bytes": 1},
+        {"outcome": "finished", "result_file": "x" * 300, "result_bytes": 1},
+    ],
+    ids=["nothing", "number", "escape", "dot", "long"],
+)
 def test_finished_without_a_result(server, narrow, app, done):
     """No result, or a file that is not in results/: the job has failed, and nothing else is read."""
     job = server.start_job(narrow, app, {"do": "raw", "done": done})
@@ -167,14 +236,19 @@ def test_result_file_that_is_not_there(server, narrow, app, result_file, size):
         os.symlink("../token", server.path("results", "logs-link"))
     except FileExistsError:
         pass
-    job = server.start_job(narrow, app, {"do": "raw", "done": {"outcome": "finished", "result_file": result_file, "result_bytes": size}})
-    reply = wait_for(lambda: (lambda r: r if r.status != 200 or r.json["status"] != "RUNNING" else None)(server.get("/jobs/" + job)), "end")
+    job = server.start_job(
+        narrow, app, {"do": "raw", "done": {"outcome": "finished", "result_file": result_file, "result_bytes": size}}
+    )
+    reply = wait_for(
+        lambda: (lambda r: r if r.status != 200 or r.json["status"] != "RUNNING" else None)(server.get("/jobs/" + job)),
+        "end",
+    )
     assert reply.status == 500 and reply.json["status"] == "ERROR"
     assert link.read_token(server.state) not in reply.text
     next_job_runs(server, narrow, app)
 
 
-@pytest.mark.parametrize("claim", [-1, 10 ** 12, "many", 0])
+@pytest.mark.parametrize("claim", [-1, 10**12, "many", 0])
 def test_result_file_of_another_size_than_claimed(server, narrow, app, claim):
     """A size that is a lie neither hangs a client nor gives it JSON that looks whole."""
     job = server.start_job(narrow, app, {"do": "big_result", "bytes": 100, "claim": claim})
@@ -182,7 +256,7 @@ def test_result_file_of_another_size_than_claimed(server, narrow, app, claim):
     start = time.monotonic()
     try:
         reply = server.get("/jobs/" + job, http_timeout=10)
-    except (OSError, ValueError, Exception) as e:     # noqa: B014 - the connection was cut: fine too
+    except (OSError, ValueError, Exception) as e:  # noqa: B014 - the connection was cut: fine too
         assert not isinstance(e, TimeoutError), "the client was left hanging"
     else:
         assert reply.status == 500 or reply.json["result"] == "x" * 98
@@ -205,6 +279,7 @@ def test_result_text_that_is_not_json(server, narrow, app):
 
 # ---- workers that do not come up
 
+
 def test_attach_that_fails_again_and_again_ends_the_context(server, app):
     """After three workers that could not attach the context has FAILED, with their error; its jobs are told."""
     name = unique("ctx")
@@ -220,8 +295,11 @@ def test_workers_that_exit_before_they_are_ready_end_the_context(daemon):
     app = server.upload()
     server.post("/contexts/c?spark.fake.worker=exit_before_ready")
     server.submit("c", app)
-    wait_for(lambda: server.context_row("c")[1] in ("FAILED", "LOST"), lambda: "end of the context after %d workers"
-             % server.log().count("worker  ended"), 5)
+    wait_for(
+        lambda: server.context_row("c")[1] in ("FAILED", "LOST"),
+        lambda: "end of the context after %d workers" % server.log().count("worker  ended"),
+        5,
+    )
     assert server.log().count("worker  ended") < 20
     assert all(j["status"] == "ERROR" for j in server.get("/jobs").json)
 
@@ -233,11 +311,11 @@ def test_slow_attach_makes_the_job_wait(server, own_context, app):
 
 
 def test_fork_that_is_told_late(server, own_context, app, flags):
-    """A worker that is ready before the zygote has told of its fork: what is recorded of a running job names a real process."""
+    """A worker is ready before the zygote has told of its fork: what is recorded of its job names a real process."""
     name = own_context(wish={"zygote": "late_forked"})
     job = server.start_job(name, app, {"touch": flags.path("on"), "wait": flags.path("go")})
     flags.wait("on")
-    (pid, boot), = server.rows("SELECT worker_pid, worker_boot FROM jobs WHERE id = ?", job)
+    ((pid, boot),) = server.rows("SELECT worker_pid, worker_boot FROM jobs WHERE id = ?", job)
     assert pid and boot == link.boot_id()
     flags.up("go")
     server.wait_job(job, "FINISHED")
@@ -245,9 +323,10 @@ def test_fork_that_is_told_late(server, own_context, app, flags):
 
 # ---- the keeper and the zygote of a context that runs
 
+
 @pytest.mark.parametrize("process", ["k", "z"])
 def test_context_process_that_dies(server, app, process):
-    """Keeper or zygote killed: the context is LOST, jobs that ran and waited are errors, nothing is left, the name is free."""
+    """Keeper or zygote killed: the context is LOST, its jobs are errors, nothing is left, the name is free."""
     name = unique("ctx")
     server.create(name, **{"max-jobs-per-context": 1})
     jobs = [server.start_job(name, app, {"wait": "/nowhere"}) for _ in range(2)]

@@ -1,4 +1,5 @@
 """Jobs over Spark Job Server's routes: starting, waiting, listing, killing, configs, results, and every refusal."""
+
 import json
 import os
 import re
@@ -20,6 +21,7 @@ def ok_json(reply, status):
 
 # ---- starting and waiting
 
+
 def test_sync_job(server, context, app):
     """200 with jobId and result, no status."""
     body = ok_json(server.run(context, app, {"result": {"a": [1, 2.5]}}), 200)
@@ -31,7 +33,11 @@ def test_async_job(server, context, app, flags):
     """202 with the job object, STARTED; then RUNNING, then FINISHED with result and duration."""
     body = ok_json(server.submit(context, app, {"wait": flags.path("go"), "result": "r"}), 202)
     assert body["status"] == "STARTED" and body["duration"] == "Job not done yet"
-    assert (body["classPath"], body["context"], body["contextId"]) == ("app.Job", context, server.context_row(context)[0])
+    assert (body["classPath"], body["context"], body["contextId"]) == (
+        "app.Job",
+        context,
+        server.context_row(context)[0],
+    )
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", body["startTime"])
     assert "result" not in body
     running = server.job(body["jobId"])
@@ -46,14 +52,29 @@ def test_what_a_worker_is_told(server, context, app):
     run = server.run(context, app, {"do": "echo"}).result
     assert (run["type"], run["kind"], run["class"], run["attempt"]) == ("run", "class", "app.Job", 1)
     assert json.loads(run["config"]) == {"fake": {"do": "echo"}}
-    binary, = run["binaries"]
+    (binary,) = run["binaries"]
     assert (binary["name"], binary["type"]) == (app, "egg")
     assert os.path.isfile(binary["path"]) and os.path.isfile(os.path.join(binary["unpacked"], "app.py"))
     assert binary["digest"] in binary["path"] and run["set"]
 
 
-@pytest.mark.parametrize("text", ['1250.0', '9223372036854775807', '0.1', '"\\u0000\\ud83d\\ude00"', '[1.0,-0.0,{"a":null}]',
-                                  'null', 'true', '""', '{"b":1,"a":2}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '1250.0',
+        '9223372036854775807',
+        '12345678901234567890123',
+        '1' + '0' * 400,
+        '1e400',
+        '0.1',
+        '"\\u0000\\ud83d\\ude00"',
+        '[1.0,-0.0,{"a":null}]',
+        'null',
+        'true',
+        '""',
+        '{"b":1,"a":2}',
+    ],
+)
 def test_results_pass_byte_for_byte(server, context, app, text):
     """A result never passes through a number type of the server."""
     reply = server.run(context, app, {"do": "raw", "done": {"outcome": "finished", "result": text}})
@@ -95,10 +116,14 @@ def test_sync_with_no_time_to_wait(server, context, app, flags, timeout):
 
 def test_client_that_hangs_up_during_a_sync_job(server, context, app, flags):
     """Its job goes on to the end, and its thread does not stay."""
-    body = json.dumps({"fake": {"touch": flags.path("on"), "wait": flags.path("go"), "append": flags.path("log")}}).encode()
+    body = json.dumps(
+        {"fake": {"touch": flags.path("on"), "wait": flags.path("go"), "append": flags.path("log")}}
+    ).encode()
     with server.connect() as sock:
-        sock.sendall(b"POST /jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=20 HTTP/1.1\r\nHost: h\r\n"
-                     b"Content-Length: %d\r\n\r\n%s" % (app.encode(), context.encode(), len(body), body))
+        sock.sendall(
+            b"POST /jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=20 HTTP/1.1\r\nHost: h\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (app.encode(), context.encode(), len(body), body)
+        )
         flags.wait("on")
     flags.up("go")
     job = flags.lines("log")[0].split()[0]
@@ -107,7 +132,10 @@ def test_client_that_hangs_up_during_a_sync_job(server, context, app, flags):
 
 def test_several_jobs_at_once(server, context, app, flags):
     """Eight jobs of one context run side by side: each waits until all have begun."""
-    jobs = [server.start_job(context, app, {"touch": flags.path("on%d" % i), "wait": flags.path("go"), "result": i}) for i in range(8)]
+    jobs = [
+        server.start_job(context, app, {"touch": flags.path("on%d" % i), "wait": flags.path("go"), "result": i})
+        for i in range(8)
+    ]
     for i in range(8):
         flags.wait("on%d" % i)
     flags.up("go")
@@ -116,10 +144,13 @@ def test_several_jobs_at_once(server, context, app, flags):
 
 # ---- slots and the queue
 
+
 def test_queue_is_in_order_of_arrival(server, own_context, app, flags):
     """One slot: jobs run one after the other as they came."""
     name = own_context(**{"max-jobs-per-context": 1})
-    first = server.start_job(name, app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go")})
+    first = server.start_job(
+        name, app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go")}
+    )
     flags.wait("on")
     rest = [server.start_job(name, app, {"append": flags.path("log")}) for _ in range(3)]
     flags.up("go")
@@ -131,7 +162,9 @@ def test_queue_is_in_order_of_arrival(server, own_context, app, flags):
 def test_slots_limit_what_runs_at_once(server, own_context, app, flags):
     """Two slots: a third job begins only when one of two has ended."""
     name = own_context(**{"max-jobs-per-context": 2})
-    jobs = [server.start_job(name, app, {"append": flags.path("log"), "wait": flags.path("go%d" % i)}) for i in range(3)]
+    jobs = [
+        server.start_job(name, app, {"append": flags.path("log"), "wait": flags.path("go%d" % i)}) for i in range(3)
+    ]
     wait_for(lambda: len(flags.lines("log")) == 2, "two jobs")
     assert server.job_row(jobs[2])[0] == "QUEUED" and server.job(jobs[2])["status"] == "RUNNING"
     flags.up("go1")
@@ -165,13 +198,18 @@ def test_no_queue_at_all(daemon, flags):
     app = server.upload()
     server.create("c", **{"max-jobs-per-context": 1})
     wait_for(lambda: len(server.rows("SELECT 1 FROM processes WHERE role = 'worker'")) == 1, "the spare worker")
-    wait_for(lambda: server.submit("c", app, {"touch": flags.path("on"), "wait": flags.path("go")}).status == 202, "a job that is taken", 3)
+    wait_for(
+        lambda: server.submit("c", app, {"touch": flags.path("on"), "wait": flags.path("go")}).status == 202,
+        "a job that is taken",
+        3,
+    )
     flags.wait("on")
     assert server.submit("c", app).status == 503
     flags.up("go")
 
 
 # ---- lists
+
 
 def test_list_is_newest_first(server, context, app):
     jobs = [server.run(context, app).json["jobId"] for _ in range(3)]
@@ -182,9 +220,12 @@ def test_list_is_newest_first(server, context, app):
 @pytest.mark.parametrize("status", ["finished", "FINISHED", "Error", "killed", "running"])
 def test_list_by_status(server, context, app, flags, status):
     """Any case of the word; only those jobs, failed ones with their error, finished ones without results."""
-    made = {"finished": server.run(context, app).json["jobId"], "error": server.run(context, app, {"do": "error"}).json["jobId"],
-            "running": server.start_job(context, app, {"wait": flags.path("go")}),
-            "killed": server.start_job(context, app, {"wait": "/nowhere"})}
+    made = {
+        "finished": server.run(context, app).json["jobId"],
+        "error": server.run(context, app, {"do": "error"}).json["jobId"],
+        "running": server.start_job(context, app, {"wait": flags.path("go")}),
+        "killed": server.start_job(context, app, {"wait": "/nowhere"}),
+    }
     assert server.delete("/jobs/" + made["killed"]).status == 200
     listed = {j["jobId"]: j for j in server.get("/jobs?limit=1000", status=status).json}
     assert {j["status"] for j in listed.values()} == {status.upper()}
@@ -195,7 +236,9 @@ def test_list_by_status(server, context, app, flags, status):
     server.wait_job(made["running"])
 
 
-@pytest.mark.parametrize("query, n", [("limit=0", 0), ("limit=-1", 0), ("status=nonsense", 0), ("status=", 0), ("status=finishedx", 0)])
+@pytest.mark.parametrize(
+    "query, n", [("limit=0", 0), ("limit=-1", 0), ("status=nonsense", 0), ("status=", 0), ("status=finishedx", 0)]
+)
 def test_lists_that_are_empty(server, context, app, query, n):
     server.run(context, app)
     assert ok_json(server.get("/jobs?" + query), 200) == []
@@ -219,26 +262,45 @@ def test_list_has_fifty_by_default(server, context, app):
 
 # ---- configs
 
+
 def test_config_is_shown_as_it_was_posted(server, context, app):
     """GET /jobs/<id>/config: pretty JSON of what was posted, for asynchronous and synchronous jobs."""
-    posted = 'input.string = "a b"\n# comment\nlist = [1, 2.50]\nlist += 3\nmemory = 512m, time = 10 s, ref = ${input.string} x'
+    posted = (
+        'input.string = "a b"\n# comment\nlist = [1, 2.50]\nlist += 3\n'
+        'memory = 512m, time = 10 s, ref = ${input.string} x'
+    )
     reply = server.post("/jobs", posted, appName=app, classPath="app.Job", context=context, sync="true")
     config = server.get("/jobs/%s/config" % reply.json["jobId"])
-    assert ok_json(config, 200) == {"input": {"string": "a b"}, "list": [1, 2.50, 3], "memory": "512m", "time": "10 s", "ref": "a b x"}
+    assert ok_json(config, 200) == {
+        "input": {"string": "a b"},
+        "list": [1, 2.50, 3],
+        "memory": "512m",
+        "time": "10 s",
+        "ref": "a b x",
+    }
     assert '\n    "input" : {' in config.text
 
 
 def test_empty_config(server, context, app):
     """No body is an empty config, whatever the content type says."""
     for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "application/json"}):
-        reply = server.post("/jobs", "", appName=app, classPath="app.Job", context=context, sync="true", headers=headers)
+        reply = server.post(
+            "/jobs", "", appName=app, classPath="app.Job", context=context, sync="true", headers=headers
+        )
         assert reply.status == 200
         assert server.get("/jobs/%s/config" % reply.json["jobId"]).json == {}
 
 
 def test_config_with_nul(server, context, app):
     """A NUL character in a text of the config reaches the job and is shown."""
-    reply = server.post("/jobs", '{"fake": {"do": "echo"}, "text": "a\\u0000b"}', appName=app, classPath="app.Job", context=context, sync="true")
+    reply = server.post(
+        "/jobs",
+        '{"fake": {"do": "echo"}, "text": "a\\u0000b"}',
+        appName=app,
+        classPath="app.Job",
+        context=context,
+        sync="true",
+    )
     if reply.status == 200:
         assert json.loads(reply.result["config"])["text"] == "a\0b"
         assert server.get("/jobs/%s/config" % reply.json["jobId"]).json["text"] == "a\0b"
@@ -246,10 +308,18 @@ def test_config_with_nul(server, context, app):
         assert ok_json(reply, 400)["status"] == "ERROR"
 
 
-@pytest.mark.parametrize("body, place", [
-    ('a = 1\nb = {\nc = [1, 2\n', "4"), ('a = "x\nb = 2', "1"), ("a = 1\n  b : : 2\n", "2"), ("}", "1"), ("a = ${nowhere}", "1"),
-    ("{a:1}}", "1"), ("a = ${a}", "1"),
-])
+@pytest.mark.parametrize(
+    "body, place",
+    [
+        ('a = 1\nb = {\nc = [1, 2\n', "4"),
+        ('a = "x\nb = 2', "1"),
+        ("a = 1\n  b : : 2\n", "2"),
+        ("}", "1"),
+        ("a = ${nowhere}", "1"),
+        ("{a:1}}", "1"),
+        ("a = ${a}", "1"),
+    ],
+)
 def test_config_that_cannot_be_parsed(server, context, app, body, place):
     """400, "Cannot parse config: " and where the mistake is, as line:column; no job is made."""
     before = server.get("/jobs?limit=1").json
@@ -281,7 +351,9 @@ def test_config_does_not_read_files(server, context, app, flags):
     with open(flags.path("secret.conf"), "w") as f:
         f.write("secret = 4711\n")
     for text in ('include "%s"', 'include file("%s")', 'include "file://%s"'):
-        reply = server.post("/jobs", text % flags.path("secret.conf"), appName=app, classPath="app.Job", context=context, sync="true")
+        reply = server.post(
+            "/jobs", text % flags.path("secret.conf"), appName=app, classPath="app.Job", context=context, sync="true"
+        )
         if reply.status == 200:
             assert "4711" not in server.get("/jobs/%s/config" % reply.json["jobId"]).text
         else:
@@ -295,21 +367,36 @@ def test_body_over_the_limit(server, context, app):
     assert ok_json(server.post(path, big), 413)["status"] == "ERROR"
     chunked = server.request("POST", path, iter([big[:30000], big[30000:]]))
     assert ok_json(chunked, 413)["status"] == "ERROR"
-    assert server.post(path + "&sync=true", big[:65535 - 1] + b'"').status == 200
+    assert server.post(path + "&sync=true", big[: 65535 - 1] + b'"').status == 200
 
 
 # ---- refusals, in order
 
 REFUSALS = [
-    ("sync=maybe&timeout=x", "}", 400, "The query parameter 'sync' was malformed:\n'maybe' is not a valid Boolean value"),
-    ("timeout=x", "}", 400, "The query parameter 'timeout' was malformed:\n'x' is not a valid 32-bit signed integer value"),
+    (
+        "sync=maybe&timeout=x",
+        "}",
+        400,
+        "The query parameter 'sync' was malformed:\n'maybe' is not a valid Boolean value",
+    ),
+    (
+        "timeout=x",
+        "}",
+        400,
+        "The query parameter 'timeout' was malformed:\n'x' is not a valid 32-bit signed integer value",
+    ),
     ("timeout=2147483648", "", 400, "The query parameter 'timeout' was malformed"),
     ("appName=nobody", "}", 400, "Cannot parse config: "),
     ("appName=nobody&context=nowhere", "", 400, "Cannot parse config: classPath parameter is missing!"),
     ("appName=nobody&mainClass=a.B&context=nowhere", "", 400, "Cannot parse config: classPath parameter is missing!"),
     ("cp=nobody&context=nowhere", "", 400, "Cannot parse config: mainClass parameter is missing!"),
     ("cp=nobody&classPath=a.B&context=nowhere", "", 400, "Cannot parse config: mainClass parameter is missing!"),
-    ("classPath=a.B&context=nowhere", "", 400, "Cannot parse config: To start the job appName or cp parameters should be configured!"),
+    (
+        "classPath=a.B&context=nowhere",
+        "",
+        400,
+        "Cannot parse config: To start the job appName or cp parameters should be configured!",
+    ),
     ("appName=nobody&classPath=a.B&context=nowhere", "", 404, "appName nobody not found"),
     ("cp=nobody&mainClass=a.B&context=nowhere", "", 404, "appName nobody not found"),
     ("cp={app},nobody&mainClass=a.B&context=nowhere", "", 404, "appName nobody not found"),
@@ -330,7 +417,10 @@ def test_refusals_in_order(server, app, query, body, status, text):
 def test_binaries_that_python_jobs_cannot_have(server, context, app):
     """Two packages, and URIs: 400 JOB LOADING FAILED with an error object."""
     two = ok_json(server.post("/jobs?cp=%s,%s&mainClass=a.B&context=%s" % (app, app, context)), 400)
-    assert two["status"] == "JOB LOADING FAILED" and two["result"]["message"] == "Python should have exactly one package file! Found: 2"
+    assert (
+        two["status"] == "JOB LOADING FAILED"
+        and two["result"]["message"] == "Python should have exactly one package file! Found: 2"
+    )
     uri = ok_json(server.post("/jobs?cp=hdfs://host/x.egg&mainClass=a.B&context=%s" % context), 400)
     assert uri["status"] == "JOB LOADING FAILED: Malformed URL"
 
@@ -340,7 +430,10 @@ def test_job_named_in_the_body(server, context, app):
     for cp in ('["%s"]' % app, app):
         reply = server.post("/jobs?context=%s&sync=true" % context, 'cp = %s, mainClass = "x.Y", fake.do = echo' % cp)
         assert reply.result["class"] == "x.Y"
-    reply = server.post("/jobs?context=%s&sync=true&cp=%s&mainClass=q.R" % (context, app), 'cp = nobody, mainClass = "x.Y", fake.do = echo')
+    reply = server.post(
+        "/jobs?context=%s&sync=true&cp=%s&mainClass=q.R" % (context, app),
+        'cp = nobody, mainClass = "x.Y", fake.do = echo',
+    )
     assert reply.result["class"] == "q.R"
 
 
@@ -364,7 +457,10 @@ def test_context_must_be_named(server, app):
 def test_names_that_are_not_text(server, context, app):
     """Invalid UTF-8, NUL and line breaks in parameters: 400 or 404, never taken as they are."""
     for name in ("%ff", "%00", "a%00b", "%c3%28", "%zz", "a%0d%0aX:1"):
-        for query in ("appName=%s&classPath=a.B&context=%s" % (name, context), "appName=%s&classPath=a.B&context=%s" % (app, name)):
+        for query in (
+            "appName=%s&classPath=a.B&context=%s" % (name, context),
+            "appName=%s&classPath=a.B&context=%s" % (app, name),
+        ):
             reply = server.post("/jobs?" + query)
             assert reply.status in (400, 404), reply
             assert reply.json["status"] == "ERROR" and "X" not in reply.headers
@@ -372,23 +468,30 @@ def test_names_that_are_not_text(server, context, app):
 
 # ---- reading
 
+
 @pytest.mark.parametrize("job", [NOBODY, "x", "%20", "a" * 300, "%F0%9F%98%80", "..", "%2e%2e%2ftoken"])
 def test_unknown_job(server, job):
     """404 for reading, its config, and killing."""
     for reply in (server.get("/jobs/" + job), server.get("/jobs/%s/config" % job), server.delete("/jobs/" + job)):
         assert ok_json(reply, 404)["status"] == "ERROR"
-        assert reply.result.startswith("No such job ID ") or reply.result == "The requested resource could not be found."
+        assert (
+            reply.result.startswith("No such job ID ") or reply.result == "The requested resource could not be found."
+        )
 
 
 # ---- failures of a job
+
 
 def test_exception_in_a_job(server, context, app):
     """Synchronous: 200 with status ERROR and an error object; the same afterwards and in lists."""
     body = ok_json(server.run(context, app, {"do": "error"}), 200)
     assert body["status"] == "ERROR" and sorted(body["result"]) == ["errorClass", "message", "stack"]
     assert body["result"]["errorClass"] == "ValueError"
-    assert body["result"]["message"] == \
-        "Python job failed with error code 4 and standard err [Error while calling 'run_job': ValueError('Deliberate failure')]"
+    assert (
+        body["result"]["message"]
+        == "Python job failed with error code 4 and standard err "
+        "[Error while calling 'run_job': ValueError('Deliberate failure')]"
+    )
     assert 'File "job.py", line 3, in run_job' in body["result"]["stack"]
     read = server.job(body["jobId"])
     assert read["status"] == "ERROR" and read["result"] == body["result"]
@@ -405,22 +508,35 @@ def test_validation_problems(server, context, app):
     assert server.job_row(body["jobId"])[0] == "INVALID"
 
 
-@pytest.mark.parametrize("error, text", [
-    ({"code": "VALIDATE_EXCEPTION", "exit_code": 3}, "error code 3 and standard err [Error while calling 'validate': ValueError("),
-    ({"code": "CLASS_NOT_FOUND", "exit_code": 1, "class": None, "message": "no class Job in app"}, "error code 1 and standard err [no class Job"),
-    ({"cause": "java.lang.IllegalStateException: x"}, "Caused by: java.lang.IllegalStateException: x"),
-    ({"message": "ünï\n'quoted' \"both\""}, "ünï\\n"),
-])
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (
+            {"code": "VALIDATE_EXCEPTION", "exit_code": 3},
+            "error code 3 and standard err [Error while calling 'validate': ValueError(",
+        ),
+        (
+            {"code": "CLASS_NOT_FOUND", "exit_code": 1, "class": None, "message": "no class Job in app"},
+            "error code 1 and standard err [no class Job",
+        ),
+        ({"cause": "java.lang.IllegalStateException: x"}, "Caused by: java.lang.IllegalStateException: x"),
+        ({"message": "ünï\n'quoted' \"both\""}, "ünï\\n"),
+    ],
+)
 def test_error_texts(server, context, app, error, text):
     assert text in server.run(context, app, {"do": "error", "error": error}).json["result"]["message"]
 
 
 # ---- killing
 
+
 def test_kill_of_a_running_job(server, context, app, flags):
     """200 KILLED; its sync client is told; the worker is used on; a second kill is a 404."""
-    waiting = server.background("POST", "/jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=30" % (app, context),
-                                {"fake": {"touch": flags.path("on"), "wait": "/nowhere", "append": flags.path("log")}})
+    waiting = server.background(
+        "POST",
+        "/jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=30" % (app, context),
+        {"fake": {"touch": flags.path("on"), "wait": "/nowhere", "append": flags.path("log")}},
+    )
     flags.wait("on")
     job = flags.lines("log")[0].split()[0]
     assert ok_json(server.delete("/jobs/" + job), 200) == {"status": "KILLED"}
@@ -436,7 +552,9 @@ def test_kill_of_a_running_job(server, context, app, flags):
 
 def test_kill_of_a_job_that_ignores_interrupts(server, context, app, flags):
     """After the grace its worker is killed; others are left alone."""
-    other = server.start_job(context, app, {"touch": flags.path("on2"), "wait": flags.path("go"), "result": "untouched"})
+    other = server.start_job(
+        context, app, {"touch": flags.path("on2"), "wait": flags.path("go"), "result": "untouched"}
+    )
     job = server.start_job(context, app, {"touch": flags.path("on"), "do": "hang"})
     flags.wait("on")
     flags.wait("on2")
@@ -452,7 +570,9 @@ def test_kill_of_a_job_that_ignores_interrupts(server, context, app, flags):
 def test_kill_of_a_queued_job(server, own_context, app, flags):
     """It never runs; the one before and the one behind do."""
     name = own_context(**{"max-jobs-per-context": 1})
-    first = server.start_job(name, app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go")})
+    first = server.start_job(
+        name, app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go")}
+    )
     flags.wait("on")
     second, third = (server.start_job(name, app, {"append": flags.path("log")}) for _ in range(2))
     assert ok_json(server.delete("/jobs/" + second), 200) == {"status": "KILLED"}
@@ -494,7 +614,7 @@ def test_kill_that_crosses_the_end(server, context, app, flags):
 
 
 def test_kill_waits_for_the_keeper(server, own_context, app, flags):
-    """KILLED is said only when the keeper has confirmed that nothing of the job is left in Spark; the slot is taken until then."""
+    """KILLED is said, and the slot is free, only when the keeper has confirmed that nothing is left in Spark."""
     name = own_context(wish={"keeper": "slow_cancel"}, **{"max-jobs-per-context": 1})
     job = server.start_job(name, app, {"touch": flags.path("on"), "wait": "/nowhere"})
     flags.wait("on")
@@ -518,12 +638,15 @@ def test_two_kills_at_once(server, own_context, app, flags):
 
 # ---- binaries in use
 
+
 def test_binary_in_use_is_not_deleted(server, context, flags):
     """403 naming the jobs, running and queued; 200 when they have ended."""
     name = server.upload(data=make_zip({"app.py": unique()}))
     jobs = [server.start_job(context, name, {"wait": flags.path("go")}) for _ in range(2)]
     reply = server.delete("/binaries/" + name)
-    assert ok_json(reply, 403)["result"] in ("Binary is in use by job(s): %s, %s" % p for p in (jobs, jobs[::-1]) for p in [tuple(p)])
+    assert ok_json(reply, 403)["result"] in (
+        "Binary is in use by job(s): %s, %s" % p for p in (jobs, jobs[::-1]) for p in [tuple(p)]
+    )
     flags.up("go")
     for job in jobs:
         server.wait_job(job, "FINISHED")

@@ -3,6 +3,7 @@
 frozen_store() holds the database's lock: everything that waits for a commit waits, as on a slow disk, and each race can
 be brought about at leisure.
 """
+
 import os
 import signal
 import time
@@ -70,7 +71,9 @@ def test_crash_before_the_commit_is_no_job(server, app, ready, flags):
 
 def test_result_is_told_only_after_its_commit(server, app, ready, flags):
     """A sync client waits for the commit of the end; kill -9 before it: the worker has kept the result."""
-    job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": 9, "append": flags.path("log")})
+    job = server.start_job(
+        "c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": 9, "append": flags.path("log")}
+    )
     flags.wait("on")
     with server.frozen_store():
         flags.up("go")
@@ -144,7 +147,7 @@ def test_cancel_before_run_is_sent(server, app, ready, flags):
     flags.wait("on")
     queued = server.start_job("c", app, {"append": flags.path("log")})
     with server.frozen_store():
-        flags.up("go")      # ends the first: the second is assigned, its STARTING waits for the commit
+        flags.up("go")  # ends the first: the second is assigned, its STARTING waits for the commit
         server.wait_log("job=%s from=QUEUED to=STARTING" % queued)
         killed = server.background("DELETE", "/jobs/" + queued)
         server.wait_log("job=%s from=STARTING to=CANCELLING" % queued)
@@ -200,7 +203,9 @@ def test_crash_before_a_create_is_committed(server):
 def test_crash_during_an_upload(server):
     """Bytes that no row names are gone after the next start."""
     with server.frozen_store():
-        upload = server.background("POST", "/binaries/x", make_zip({"x.py": "x"}), headers={"Content-Type": "application/zip"})
+        upload = server.background(
+            "POST", "/binaries/x", make_zip({"x.py": "x"}), headers={"Content-Type": "application/zip"}
+        )
         wait_for(lambda: os.listdir(server.path("tmp")) or os.listdir(server.path("blobs")), "bytes")
         settle()
         server.kill()

@@ -2,6 +2,7 @@
 
 The append log that the jobs write themselves, a line "<job> <attempt>" each time one begins, is the proof.
 """
+
 import os
 import signal
 import subprocess
@@ -35,11 +36,15 @@ def ends_alone(server):
 
 
 def test_running_jobs_end_with_their_results_and_queued_ones_run(server, app, flags):
-    """kill -9 with two jobs running and three waiting: all five end, each having run exactly once, in the same processes."""
+    """kill -9 with two jobs running and three waiting: each of the five runs once, in the same processes."""
     server.create("c", **{"max-jobs-per-context": 2})
     log = flags.path("log")
-    running = [server.start_job("c", app, {"append": log, "touch": flags.path("on%d" % i), "wait": flags.path("go"), "result": i})
-               for i in range(2)]
+    running = [
+        server.start_job(
+            "c", app, {"append": log, "touch": flags.path("on%d" % i), "wait": flags.path("go"), "result": i}
+        )
+        for i in range(2)
+    ]
     queued = [server.start_job("c", app, {"append": log, "result": i}) for i in (2, 3, 4)]
     flags.wait("on0")
     flags.wait("on1")
@@ -59,7 +64,9 @@ def test_running_jobs_end_with_their_results_and_queued_ones_run(server, app, fl
 def test_result_that_came_while_no_server_was_there_is_kept(server, app, flags):
     """The worker spools the result; the next server commits it, and the spool file goes."""
     server.create("c")
-    job = server.start_job("c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 42})
+    job = server.start_job(
+        "c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 42}
+    )
     flags.wait("on")
     server.kill()
     flags.up("go")
@@ -71,7 +78,7 @@ def test_result_that_came_while_no_server_was_there_is_kept(server, app, flags):
 
 
 def test_spooled_result_counts_although_its_worker_died(server, app, flags):
-    """The result is in the spool and its worker was killed before the next server came: the job has finished all the same."""
+    """The result is in the spool, its worker was killed before the next server came: the job has finished."""
     server.create("c")
     job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": [1, 2]})
     flags.wait("on")
@@ -88,7 +95,9 @@ def test_spooled_result_counts_although_its_worker_died(server, app, flags):
 def test_worker_that_died_while_no_server_was_there(server, app, flags):
     """Its zygote keeps the exit status: the job is an ERROR that names the signal, and is not run again."""
     server.create("c")
-    job = server.start_job("c", app, {"append": flags.path("log"), "touch": flags.path("on"), "print": "last words", "wait": "/nowhere"})
+    job = server.start_job(
+        "c", app, {"append": flags.path("log"), "touch": flags.path("on"), "print": "last words", "wait": "/nowhere"}
+    )
     flags.wait("on")
     process = server.job_row(job)[2]
     worker = server.pid("c", process)
@@ -130,9 +139,11 @@ def test_denied_attempt_goes_before_younger_jobs(server, app, flags):
 
 
 def test_silent_worker_is_adopted_by_record(server, app, flags):
-    """A worker that cannot dial (it is stopped, as in a long C call) is waited for; its result arrives when it wakes."""
+    """A worker that cannot dial (stopped, as in a long C call) is waited for; its result comes when it wakes."""
     server.create("c", **{"max-jobs-per-context": 1})
-    job = server.start_job("c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 7})
+    job = server.start_job(
+        "c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 7}
+    )
     flags.wait("on")
     process = server.job_row(job)[2]
     worker = server.pid("c", process)
@@ -142,7 +153,7 @@ def test_silent_worker_is_adopted_by_record(server, app, flags):
         queued = server.start_job("c", app, {"append": flags.path("log")})
         server.wait_log("context adopted")
         flags.up("go")
-        assert server.submit("c", app, sync="true", timeout=1).status == 500     # the slot is taken: nothing else runs
+        assert server.submit("c", app, sync="true", timeout=1).status == 500  # the slot is taken: nothing else runs
         assert server.job(job)["status"] == "RUNNING" and server.job(queued)["status"] == "RUNNING"
         assert server.job_row(job)[0] == "STARTING"
     finally:
@@ -168,7 +179,7 @@ def test_silent_worker_that_is_killed_settles_its_job(server, app, flags):
 
 
 def test_zygote_that_died_while_no_server_was_there(server, app, flags):
-    """The context is LOST with all its processes; what ran is an error, what waited too; a context of that name can be made."""
+    """The context is LOST with all its processes; what ran and what waited is an error; the name is free."""
     server.create("c", **{"max-jobs-per-context": 1})
     job = server.start_job("c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": "/nowhere"})
     queued = server.start_job("c", app, {"append": flags.path("log")})
@@ -177,7 +188,7 @@ def test_zygote_that_died_while_no_server_was_there(server, app, flags):
     server.kill()
     os.kill(zygote, signal.SIGKILL)
     wait_for(gone(zygote), "zygote's end")
-    assert alive(jvm)      # nobody but the next server ends it
+    assert alive(jvm)  # nobody but the next server ends it
     server.start()
     for j in (job, queued):
         assert "Unexpected termination of context" in server.wait_job(j, "ERROR")["result"]["message"]
@@ -219,7 +230,11 @@ def test_spool_is_empty_after_a_context_was_lost(server, app, flags):
     server.start()
     server.wait_job(job, "ERROR")
     wait_for(lambda: server.context_row("c")[1] == "LOST", "end of the context")
-    wait_for(lambda: os.listdir(server.path("spool")) == [], lambda: "empty spool, not %s" % os.listdir(server.path("spool")), 5)
+    wait_for(
+        lambda: os.listdir(server.path("spool")) == [],
+        lambda: "empty spool, not %s" % os.listdir(server.path("spool")),
+        5,
+    )
 
 
 def test_keeper_that_died_while_no_server_was_there(server, app, flags):
@@ -385,7 +400,7 @@ def test_sigterm_leaves_queued_jobs_queued(server, app, flags):
     for i, job in enumerate(queued):
         assert server.wait_job(job, "FINISHED")["result"] == i
     assert flags.lines("log") == [running + " 1", queued[0] + " 1", queued[1] + " 1"]
-    assert server.context_row("c")[:2] == (old, "RUNNING")      # started again under the same id
+    assert server.context_row("c")[:2] == (old, "RUNNING")  # started again under the same id
     assert "stopped" in server.job(running)["result"]["message"]
 
 
@@ -404,7 +419,9 @@ def test_sigterm_ends_contexts_without_waiting_jobs(server, app):
 def test_sigusr2_leaves_everything_running(server, app, flags):
     """SIGUSR2 ends the server with 0 and leaves contexts and jobs for the next one."""
     server.create("c")
-    job = server.start_job("c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 5})
+    job = server.start_job(
+        "c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 5}
+    )
     flags.wait("on")
     before = sorted(server.pids())
     assert server.stop(signal.SIGUSR2) == 0
@@ -427,7 +444,7 @@ def innocent():
 
 
 def test_reused_pid_is_neither_adopted_nor_killed(server, app, flags, innocent):
-    """The recorded pid belongs to another process by now (its start time differs): the context is LOST, the stranger lives."""
+    """The recorded pid is another process by now (start time differs): the context is LOST, the stranger lives."""
     server.create("c")
     job = server.start_job("c", app, {"touch": flags.path("on"), "wait": "/nowhere"})
     flags.wait("on")
@@ -438,15 +455,19 @@ def test_reused_pid_is_neither_adopted_nor_killed(server, app, flags, innocent):
     with server.db() as db:
         worker = server.job_row(job)[2]
         for process in ("z", "k", "jvm", worker):
-            db.execute("UPDATE processes SET pid = ?, start_time = ? WHERE context_id = ? AND process = ?",
-                       (innocent.pid, link.start_time(innocent.pid) - 1, context, process))
-        db.execute("UPDATE jobs SET worker_pid = ?, worker_start = ? WHERE id = ?",
-                   (innocent.pid, link.start_time(innocent.pid) - 1, job))
+            db.execute(
+                "UPDATE processes SET pid = ?, start_time = ? WHERE context_id = ? AND process = ?",
+                (innocent.pid, link.start_time(innocent.pid) - 1, context, process),
+            )
+        db.execute(
+            "UPDATE jobs SET worker_pid = ?, worker_start = ? WHERE id = ?",
+            (innocent.pid, link.start_time(innocent.pid) - 1, job),
+        )
     orphans = server.pids()
     server.start()
     server.wait_job(job, "ERROR")
     wait_for(lambda: server.context_row("c")[1] == "LOST", "end of the context")
-    kill_hard(orphans)      # the JVM, which the edited record does not name any more
+    kill_hard(orphans)  # the JVM, which the edited record does not name any more
 
 
 def test_record_of_another_boot_is_settled(server, app, flags):
@@ -476,16 +497,22 @@ def test_history_survives(server, app):
     server.create("c")
     job = server.run("c", app, {"result": {"a": [1, 2.50, None, "ü"]}}).json["jobId"]
     assert server.delete("/contexts/c").status == 200
-    before = [server.get(p).json for p in ("/jobs", "/jobs/" + job, "/jobs/%s/config" % job, "/binaries", "/contexts/c")]
+    before = [
+        server.get(p).json for p in ("/jobs", "/jobs/" + job, "/jobs/%s/config" % job, "/binaries", "/contexts/c")
+    ]
     server.restart()
-    assert [server.get(p).json for p in ("/jobs", "/jobs/" + job, "/jobs/%s/config" % job, "/binaries", "/contexts/c")] == before
+    assert [
+        server.get(p).json for p in ("/jobs", "/jobs/" + job, "/jobs/%s/config" % job, "/binaries", "/contexts/c")
+    ] == before
     assert before[1]["result"] == {"a": [1, 2.50, None, "ü"]}
 
 
 def test_two_crashes_in_a_row(server, app, flags):
     """A second kill -9 right after the first start changes nothing."""
     server.create("c")
-    job = server.start_job("c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 1})
+    job = server.start_job(
+        "c", app, {"append": flags.path("log"), "touch": flags.path("on"), "wait": flags.path("go"), "result": 1}
+    )
     flags.wait("on")
     for _ in range(3):
         server.restart()
@@ -495,12 +522,14 @@ def test_two_crashes_in_a_row(server, app, flags):
 
 
 def test_many_jobs_over_many_crashes(server, app, flags):
-    """Jobs are submitted and the server is killed again and again: each job that was accepted ran once and has its result."""
+    """The server is killed again and again: each job that was accepted ran once and has its result."""
     server.create("c", **{"max-jobs-per-context": 4})
     accepted = []
     for round_ in range(6):
         for i in range(12):
-            accepted.append(server.start_job("c", app, {"append": flags.path("log"), "sleep": 0.02, "result": len(accepted)}))
+            accepted.append(
+                server.start_job("c", app, {"append": flags.path("log"), "sleep": 0.02, "result": len(accepted)})
+            )
         server.restart()
     for number, job in enumerate(accepted):
         assert server.wait_job(job, "FINISHED")["result"] == number

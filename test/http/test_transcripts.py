@@ -1,8 +1,9 @@
-"""Plays the processes of python-runner/tests/transcripts/ against the real server, frame by frame, and checks what it sends.
+"""Plays the processes of python-runner/tests/transcripts/ against the real server, and checks each frame it sends.
 
 The README there has the format. The zygote of the context is a puppet (fake/stoker_runner/zygote.py) and the other
 processes are sleeping children of the test, since the server wants pids that exist.
 """
+
 import json
 import os
 import re
@@ -45,7 +46,12 @@ class Stage:
         if wanted == "*":
             return
         if isinstance(wanted, str) and re.fullmatch(r"\$\w+", wanted):
-            assert isinstance(got, str) and self.bound.setdefault(wanted[1:], got) == got, (where, wanted, got, self.bound)
+            assert isinstance(got, str) and self.bound.setdefault(wanted[1:], got) == got, (
+                where,
+                wanted,
+                got,
+                self.bound,
+            )
         elif isinstance(wanted, dict):
             assert isinstance(got, dict) and sorted(wanted) == sorted(got), (where, wanted, got)
             for key in wanted:
@@ -74,7 +80,11 @@ class Stage:
             known = self.known.get(msg["process"])
             if not known:
                 pid = self.pid(msg["process"])
-                known = self.known[msg["process"]] = {"pid": pid, "start_time": link.start_time(pid), "boot_id": link.boot_id()}
+                known = self.known[msg["process"]] = {
+                    "pid": pid,
+                    "start_time": link.start_time(pid),
+                    "boot_id": link.boot_id(),
+                }
             msg.update({k: v for k, v in known.items() if k in msg})
         if "jvm_pid" in msg:
             msg["jvm_pid"] = self.pid("jvm")
@@ -123,7 +133,9 @@ class Stage:
 
     def on_create(self, line):
         self.bound["name"] = "transcript"
-        self.creating = self.server.background("POST", "/contexts/transcript?spark.fake.zygote=puppet&max-jobs-per-context=1")
+        self.creating = self.server.background(
+            "POST", "/contexts/transcript?spark.fake.zygote=puppet&max-jobs-per-context=1"
+        )
         context = wait_for(lambda: self.server.context_row("transcript"), "context")[0]
         path = self.server.path("contexts", context, "puppet")
         wait_for(lambda: os.path.exists(path), "puppet")
@@ -133,7 +145,9 @@ class Stage:
         self.bound.setdefault("secret", "a-secret-of-the-keeper")
 
     def on_submit(self, line):
-        reply = self.server.post("/jobs", line["config"], appName="transcript", classPath=line["class"], context="transcript")
+        reply = self.server.post(
+            "/jobs", line["config"], appName="transcript", classPath=line["class"], context="transcript"
+        )
         assert reply.status == 202, reply
         self.job = reply.json["jobId"]
 
@@ -171,7 +185,11 @@ class Stage:
                 self.end("jvm")
 
     def on_ended(self, line):
-        wait_for(lambda: self.server.job_row(self.job)[0] == line["state"], lambda: "%s, not %s" % (line, self.server.job_row(self.job)), 5)
+        wait_for(
+            lambda: self.server.job_row(self.job)[0] == line["state"],
+            lambda: "%s, not %s" % (line, self.server.job_row(self.job)),
+            5,
+        )
         error = self.server.job_row(self.job)[3]
         if "result" in line:
             assert self.server.job(self.job)["result"] == line["result"]
@@ -259,5 +277,10 @@ def test_transcripts_are_what_the_readme_says():
                 assert hasattr(Stage, "on_" + line["event"].replace(" ", "_"))
                 continue
             assert sorted(line) == ["from", "msg", "to"]
-            assert "server" in (line["from"], line["to"]) and {line["from"], line["to"]} <= {"server", "zygote", "keeper", "worker"}
+            assert "server" in (line["from"], line["to"]) and {line["from"], line["to"]} <= {
+                "server",
+                "zygote",
+                "keeper",
+                "worker",
+            }
             assert "`%s`" % line["msg"]["type"] in protocol

@@ -1,4 +1,4 @@
-"""The server's side of python-runner/PROTOCOL.md in Python, to test the real zygote, keeper and workers without stokerd.
+"""The server's side of python-runner/PROTOCOL.md in Python, to test the real zygote, keeper and workers.
 
 A FakeServer listens in a state directory and keeps every message; tests wait for the messages they expect. It can be
 killed and started again while the processes live. A FakeContext starts a zygote, has it fork, and runs jobs. Only what
@@ -294,8 +294,8 @@ class Worker:
 
     def start(self, code="", args=None, job=None, attempt=1, binary_set="set-1", cls="stoker_test_jobs.Code",
               binaries=None, **fields):
-        """Sends `run`, by default for a job that executes `code`, which finds `context`, `runtime` and `args` and leaves
-        its result in `result`. The Job."""
+        """Sends `run`, by default for a job that executes `code`, which finds `context`, `runtime` and `args` and
+        leaves its result in `result`. The Job."""
         job = job or str(uuid.uuid4())
         config = {"code": textwrap.dedent(code), "args": args}
         message = dict({"type": "run", "job": job, "attempt": attempt, "kind": "class", "class": cls,

@@ -1,7 +1,7 @@
-"""The real stokerd for tests: starts, kills and asks it, packs binaries for it, and looks at the processes of its contexts.
+"""The real stokerd for tests: starts, kills and asks it, packs binaries for it, looks at the processes of its contexts.
 
-Each Stoker has a folder and a port of its own. What it has started is found by the state directory in its environment and
-ended by pid; no other server is touched.
+Each Stoker has a folder and a port of its own. What it has started is found by the state directory in its environment
+and ended by pid; no other server is touched.
 """
 import collections
 import glob
@@ -208,7 +208,10 @@ class Stoker:
 
     def ended(self, job, timeout=WAIT):
         """The object of a job when it has ended."""
-        return wait_until(lambda: (lambda o: o["status"] != "RUNNING" and o)(self.job(job)), "end of job " + job, timeout)
+        def final():
+            found = self.job(job)
+            return found["status"] != "RUNNING" and found
+        return wait_until(final, "end of job " + job, timeout)
 
     def result(self, job):
         """The result of a job that must finish."""
@@ -237,8 +240,8 @@ class Stoker:
     # -- processes
 
     def processes(self, context=None):
-        """The live processes of a context (an id), or of all: a list of Process, kind "java", "python" or another name."""
-        wanted = ("STOKER_CONTEXT=" + context if context else "STOKER_STATE_DIR=" + os.path.realpath(self.state)).encode()
+        """The live processes of a context (an id), or of all: a list of Process, kind "java", "python", ..."""
+        wanted = "STOKER_CONTEXT=" + context if context else "STOKER_STATE_DIR=" + os.path.realpath(self.state)
         found = []
         for path in glob.glob("/proc/[0-9]*/environ"):
             pid = int(path.split("/")[2])
@@ -246,7 +249,7 @@ class Stoker:
                 continue
             try:
                 with open(path, "rb") as f:
-                    ours = wanted in f.read().split(b"\0")
+                    ours = wanted.encode() in f.read().split(b"\0")
                 if ours:
                     found.append(process(pid))
             except OSError:

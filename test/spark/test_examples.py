@@ -17,10 +17,10 @@ def stoker(tmp_path_factory):
 
 
 def blocks(name):
-    """The indented blocks of an example's README, and the text that comes before each."""
+    """The indented blocks of an example's README."""
     with open(os.path.join(ROOT, "examples", name, "README.md")) as f:
         parts = re.split(r"((?:^ {4}.*\n|^\n(?= {4}))+)", f.read(), flags=re.MULTILINE)
-    return [(re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip(), text) for text, block in zip(parts[::2], parts[1::2])]
+    return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip() for block in parts[1::2]]
 
 
 def commands(block):
@@ -29,12 +29,12 @@ def commands(block):
 
 
 def shell(stoker, command, **values):
-    """Runs a command of a README, with this server's address and a folder of its own in place of build/. Its output."""
+    """Runs a command of a README, with this server's address and its folder in place of build/. Its output."""
     command = command.replace("localhost:8090", stoker.address).replace("build/", stoker.folder + "/")
     for key, value in values.items():
         command = command.replace("<%s>" % key, value)
-    done = subprocess.run(["bash", "-c", command.replace("curl ", "curl -sS ")], cwd=ROOT, capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run(["bash", "-c", command.replace("curl ", "curl -sS ")], cwd=ROOT, capture_output=True,
+                          text=True, timeout=120)
     assert done.returncode == 0 and not done.stderr, done
     return done.stdout
 
@@ -50,7 +50,7 @@ def kind(command):
 def run_readme(stoker, name):
     """Runs the blocks that begin the README of an example: {kind of command: what it printed}."""
     printed = {}
-    for block, _ in blocks(name):
+    for block in blocks(name):
         lines = [line for line in commands(block) if line.startswith(("python3 ", "curl "))]
         for line in lines:
             if "<jobId>" in line or "sync=true" not in line and kind(line) == "job":
@@ -61,7 +61,7 @@ def run_readme(stoker, name):
 
 def promised(name):
     """The result that a README shows."""
-    shown = [block for block, _ in blocks(name) if block.startswith('{"jobId"')]
+    shown = [block for block in blocks(name) if block.startswith('{"jobId"')]
     assert len(shown) == 1
     return json.loads(shown[0])["result"]
 
@@ -86,7 +86,7 @@ def test_pi(stoker):
 
 def test_cancel_of_pi(stoker):
     run_readme(stoker, "pi")
-    start, look, cancel = commands(blocks("pi")[-1][0])
+    start, look, cancel = commands(blocks("pi")[-1])
     job = json.loads(shell(stoker, start))["jobId"]
     assert json.loads(shell(stoker, look, jobId=job))["status"] == "RUNNING"
     assert json.loads(shell(stoker, cancel, jobId=job)) == {"status": "KILLED"}

@@ -1,4 +1,4 @@
-"""The treaty of python-runner/PROTOCOL.md, kept by real zygotes, keepers and workers: connections, ends, logs, leftovers."""
+"""python-runner/PROTOCOL.md, kept by real zygotes, keepers and workers: connections, ends, logs, leftovers."""
 import glob
 import json
 import os
@@ -276,7 +276,12 @@ def test_only_jobs_that_print_have_logs(workers, server):
     done = silent.done()
     assert (done["stdout_bytes"], done["stderr_bytes"]) == (0, 0)
     assert not glob.glob(os.path.join(server.state, "logs", silent.id + "*"))
-    job = worker.start("import os, sys\nprint('\\u00fc')\nos.system('echo from a child >&2')\nsys.stdout.write('no newline')")
+    job = worker.start("""
+        import os, sys
+        print("\u00fc")
+        os.system("echo from a child >&2")
+        sys.stdout.write("no newline")
+        """)
     done = job.done()
     assert job.log() == "\u00fc\nno newline" and job.log("stderr") == "from a child\n"
     assert (done["stdout_bytes"], done["stderr_bytes"]) == (13, 13)

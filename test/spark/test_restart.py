@@ -1,7 +1,7 @@
 """The server dies, is stopped and comes back, on real Spark: nothing that was accepted is lost, and nothing runs twice.
 
-Jobs keep the account themselves: each attempt appends one line, "JOB PID", to a file. One server folder and one context,
-`py` with three slots, go through all of it in order; the last tests end them.
+Jobs keep the account themselves: each attempt appends one line, "JOB PID", to a file. One server folder and one
+context, `py` with three slots, go through all of it in order; the last tests end them.
 """
 import os
 import random
@@ -267,14 +267,14 @@ def test_sigterm_while_jobs_wait(stoker, py, jobs):
 
     stoker.start()
     jobs.assert_finished_once(*waiting)
-    for job in running:
-        ended = stoker.job(job)
-        assert ended["status"] == "ERROR", ended
-        assert "the server was stopped while the job ran" in ended["result"]["message"]
     context = wait_until(lambda: (lambda c: c["state"] == "RUNNING" and c)(stoker.context("py")), "the context")
     assert context["id"] == py["id"] and context["applicationId"] != py["applicationId"]
     assert jobs.account() == {job: 1 for job in running + waiting} and jobs.files.size("beat") == size
     assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
+    for job in running:
+        ended = stoker.job(job)
+        assert ended["status"] == "ERROR", ended
+        assert "the server was stopped while the job ran" in ended["result"]["message"]
 
 
 def test_sigterm_leaves_nothing(stoker, py):

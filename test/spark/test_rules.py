@@ -49,7 +49,8 @@ def test_k1_a_job_that_shuts_its_gateway_down_harms_only_itself(workers, how):
 def test_k1_nothing_of_dead_workers_stays_in_the_jvm(workers, context):
     """Their gateways are shut: the JVM's number of listening sockets does not grow."""
     def sockets():
-        return sum("socket:" in os.readlink(fd) for fd in glob.glob("/proc/%d/fd/*" % jvm_pid(context)) if os.path.islink(fd))
+        fds = glob.glob("/proc/%d/fd/*" % jvm_pid(context))
+        return sum("socket:" in os.readlink(fd) for fd in fds if os.path.islink(fd))
     first = workers()
     first.kill()
     before = sockets()
@@ -370,7 +371,8 @@ def test_a3_a_udf_outlives_its_maker(workers, server):
 PROPERTIES = """
 import threading
 sc = context.sparkContext
-keys = ["spark.jobGroup.id", "spark.scheduler.pool", "spark.job.description", "spark.job.tags", "spark.job.interruptOnCancel"]
+keys = ["spark.jobGroup.id", "spark.scheduler.pool", "spark.job.description", "spark.job.tags",
+        "spark.job.interruptOnCancel"]
 seen = []
 def look():
     seen.append([sc.getLocalProperty(k) for k in keys])
@@ -421,9 +423,10 @@ result = {
     "properties": [sc.getLocalProperty(k) for k in ("spark.scheduler.pool", "spark.job.description")],
     "tags": len(sc.getLocalProperty("spark.job.tags").split(",")),
     "active": active.isDefined() and not active.get().equals(context._jsparkSession),
-    "environment": sorted(set(sc.environment) & {"FOO"}), "accumulators": [a for a in accumulators._accumulatorRegistry if a >= 0],
+    "environment": sorted(set(sc.environment) & {"FOO"}),
+    "accumulators": [a for a in accumulators._accumulatorRegistry if a >= 0],
     "cwd": os.getcwd(), "environ": [os.environ.get("DIRTY"), "HOME" in os.environ], "path": "/nowhere" in sys.path,
-    "umask": mask, "signals": [signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, signal.getsignal(signal.SIGALRM) == signal.SIG_DFL],
+    "umask": mask, "signals": [signal.getsignal(n) == signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGALRM)],
     "timer": signal.getitimer(signal.ITIMER_REAL)[0], "recursion": sys.getrecursionlimit()}
 print("seen")
 """

@@ -3,4 +3,5 @@
 Contexts are told what to do by `spark.fake.*` in their Spark settings, jobs by the object "fake" in their config; see
 zygote.py, keeper.py and worker.py.
 """
+
 PROTOCOL = 1

@@ -1,4 +1,5 @@
 """`python -m stoker_runner.check`: claims that everything is installed, except what FAKE_MISSING names."""
+
 import json
 import os
 

@@ -12,6 +12,7 @@ retire      text: the worker takes no more jobs after this one
 
 The first attempt of a job with "deny": true is passed over, as if its `run` had been lost.
 """
+
 import inspect
 import json
 import os
@@ -87,20 +88,42 @@ def do_big_result(worker, run, wish):
 
 
 def do_error(worker, run, wish):
-    return {"outcome": "error", "error": {
-        "code": "USER_EXCEPTION", "message": "Deliberate failure", "class": "ValueError", "exit_code": 4, "retry": "never",
-        "traceback": 'Traceback (most recent call last):\n  File "job.py", line 3, in run_job\nValueError: Deliberate failure\n',
-        "file": "job.py", "line": 3, "source": "raise ValueError('Deliberate failure')", **wish.get("error", {})}}
+    return {
+        "outcome": "error",
+        "error": {
+            "code": "USER_EXCEPTION",
+            "message": "Deliberate failure",
+            "class": "ValueError",
+            "exit_code": 4,
+            "retry": "never",
+            "traceback": 'Traceback (most recent call last):\n  File "job.py", line 3, in run_job\n'
+            "ValueError: Deliberate failure\n",
+            "file": "job.py",
+            "line": 3,
+            "source": "raise ValueError('Deliberate failure')",
+            **wish.get("error", {}),
+        },
+    }
 
 
 def do_nul_error(worker, run, wish):
-    return {"outcome": "error", "error": {"code": "USER_EXCEPTION", "message": "before\0after", "class": "E", "retry": "never"}}
+    return {
+        "outcome": "error",
+        "error": {"code": "USER_EXCEPTION", "message": "before\0after", "class": "E", "retry": "never"},
+    }
 
 
 def do_invalid(worker, run, wish):
-    return {"outcome": "invalid", "error": {
-        "code": "VALIDATION_FAILED", "message": "validate() found 2 problems", "exit_code": 1, "retry": "never",
-        "problems": ["no input.string", "bad weather"]}}
+    return {
+        "outcome": "invalid",
+        "error": {
+            "code": "VALIDATION_FAILED",
+            "message": "validate() found 2 problems",
+            "exit_code": 1,
+            "retry": "never",
+            "problems": ["no input.string", "bad weather"],
+        },
+    }
 
 
 def do_exit(worker, run, wish):
@@ -114,6 +137,7 @@ def do_signal(worker, run, wish):
 def do_segfault(worker, run, wish):
     import ctypes
     import resource
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.string_at(0)
 
@@ -137,7 +161,7 @@ def do_finish_when_interrupted(worker, run, wish):
 
 
 def break_link(worker, data):
-    """Sends bytes that break the protocol, and waits until the server has closed the connection and taken the next one."""
+    """Sends bytes that break the protocol; waits until the server has closed the connection and taken the next."""
     worker.link.send_bytes(data)
     while worker.link.welcome:
         yield
@@ -177,15 +201,26 @@ def do_unknown_type(worker, run, wish):
 
 
 def do_done_twice(worker, run, wish):
-    body = {"type": "done", "job": run["job"], "attempt": run["attempt"], "outcome": "finished", "result": '"first"',
-            "started": time.time(), "ended": time.time()}
+    body = {
+        "type": "done",
+        "job": run["job"],
+        "attempt": run["attempt"],
+        "outcome": "finished",
+        "result": '"first"',
+        "started": time.time(),
+        "ended": time.time(),
+    }
     worker.link.send(body)
     return finished("second")
 
 
 def do_wrong_job(worker, run, wish):
     """Claims the ends of a job that does not exist and of other attempts of its own before it tells the truth."""
-    for job, attempt in (("00000000-0000-4000-8000-000000000000", 1), (run["job"], run["attempt"] + 1), (run["job"], 0)):
+    for job, attempt in (
+        ("00000000-0000-4000-8000-000000000000", 1),
+        (run["job"], run["attempt"] + 1),
+        (run["job"], 0),
+    ):
         worker.link.send({"type": "done", "job": job, "attempt": attempt, "outcome": "finished", "result": '"a lie"'})
     worker.link.send({"type": "done"})
     worker.link.send({"type": "done", "job": 7, "attempt": "x", "outcome": []})

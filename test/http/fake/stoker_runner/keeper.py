@@ -8,6 +8,7 @@ slow_cancel     confirms a cancel after half a second
 ignore_sigterm  does not end when asked to
 no_admit        makes no gateways
 """
+
 import os
 import signal
 import sys
@@ -46,20 +47,42 @@ class Keeper:
             print("fake keeper: exits with 7 as it was asked to", file=sys.stderr, flush=True)
             os._exit(7)
         elif self.wish == "fail":
-            self.link.send({"type": "failed", "error": {
-                "code": "CONTEXT_FAILED", "message": "fake: Spark was asked to fail", "class": "java.lang.FakeException",
-                "traceback": "Traceback: fake", "retry": "never", "log_tail": "last words of the fake JVM\n"}})
+            self.link.send(
+                {
+                    "type": "failed",
+                    "error": {
+                        "code": "CONTEXT_FAILED",
+                        "message": "fake: Spark was asked to fail",
+                        "class": "java.lang.FakeException",
+                        "traceback": "Traceback: fake",
+                        "retry": "never",
+                        "log_tail": "last words of the fake JVM\n",
+                    },
+                }
+            )
             self.link.poll(0.1)
             os._exit(1)
         else:
-            self.started = {"application_id": "fake-%d" % os.getpid(), "ui_url": "http://127.0.0.1:4040", "jvm_pid": jvm(),
-                            "spark_version": "4.99.0", "python_version": "3.99.0", "master": "local[2]"}
+            self.started = {
+                "application_id": "fake-%d" % os.getpid(),
+                "ui_url": "http://127.0.0.1:4040",
+                "jvm_pid": jvm(),
+                "spark_version": "4.99.0",
+                "python_version": "3.99.0",
+                "master": "local[2]",
+            }
             self.state = "running"
             self.link.send(dict(self.started, type="started"))
 
     def hello(self):
-        return {"role": "keeper", "context": self.context, "process": self.process, "workers": self.workers,
-                "state": "running" if self.started else "starting", **({"started": self.started} if self.started else {})}
+        return {
+            "role": "keeper",
+            "context": self.context,
+            "process": self.process,
+            "workers": self.workers,
+            "state": "running" if self.started else "starting",
+            **({"started": self.started} if self.started else {}),
+        }
 
     def welcomed(self):
         pass
@@ -84,8 +107,14 @@ class Keeper:
             self.workers.remove(message["worker"])
 
     def on_cancel(self, message):
-        answer = {"type": "cancelled", "worker": message["worker"], "job": message["job"], "attempt": message["attempt"],
-                  "jobs": 0, "elapsed_ms": 1}
+        answer = {
+            "type": "cancelled",
+            "worker": message["worker"],
+            "job": message["job"],
+            "attempt": message["attempt"],
+            "jobs": 0,
+            "elapsed_ms": 1,
+        }
         self.later.append((time.monotonic() + (0.5 if self.wish == "slow_cancel" else 0), answer))
 
     def on_stop(self, message):

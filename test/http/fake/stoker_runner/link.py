@@ -1,14 +1,16 @@
-"""Frames, dialling and redialling (PROTOCOL.md sections 1 and 3), in one thread. Tests use it too, to play a process."""
+"""Frames, dialling and redialling (PROTOCOL.md sections 1 and 3), in one thread. Tests use it to play a process."""
+
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import time
 
 from . import PROTOCOL
 
-REDIAL_SECONDS = 0.05       # the treaty says 0.25; tests are impatient
+REDIAL_SECONDS = 0.05  # the treaty says 0.25; tests are impatient
 WELCOME_SECONDS = 5.0
 
 
@@ -21,11 +23,11 @@ def decode(buffer):
     """The messages that are complete at the start of a bytearray, which loses them."""
     messages = []
     while len(buffer) >= 4:
-        length, = struct.unpack_from(">I", buffer)
+        (length,) = struct.unpack_from(">I", buffer)
         if len(buffer) < 4 + length:
             break
-        messages.append(json.loads(bytes(buffer[4:4 + length])))
-        del buffer[:4 + length]
+        messages.append(json.loads(bytes(buffer[4 : 4 + length])))
+        del buffer[: 4 + length]
     return messages
 
 
@@ -46,8 +48,14 @@ def read_token(state_dir):
 
 def hello_head(state_dir, pid):
     """The fields of `hello` that every process has."""
-    return {"type": "hello", "protocol": PROTOCOL, "token": read_token(state_dir), "pid": pid,
-            "start_time": start_time(pid), "boot_id": boot_id()}
+    return {
+        "type": "hello",
+        "protocol": PROTOCOL,
+        "token": read_token(state_dir),
+        "pid": pid,
+        "start_time": start_time(pid),
+        "boot_id": boot_id(),
+    }
 
 
 def dial(state_dir):
@@ -81,9 +89,13 @@ def forget_spool(state_dir, name):
 
 
 class Link:
-    """One process's connection. The owner gives hello() -> fields, deliver(message), and welcomed(), lost(), refused()."""
+    """One process's connection. The owner gives hello() -> fields, deliver(message), and welcomed(), lost(), refused().
+
+    SIGUSR1 to the process cuts it.
+    """
 
     def __init__(self, state_dir, owner):
+        signal.signal(signal.SIGUSR1, self._cut)
         self.state_dir, self.owner = state_dir, owner
         self.sock, self.buffer, self.welcome, self.redial_at, self.dialled_at = None, bytearray(), False, 0.0, 0.0
 
@@ -124,6 +136,10 @@ class Link:
         if self.welcome:
             self.welcome = False
             self.owner.lost()
+
+    def _cut(self, *_):
+        if self.sock is not None:
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def _dial(self):
         self.redial_at = self.dialled_at = time.monotonic()

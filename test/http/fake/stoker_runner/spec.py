@@ -1,4 +1,5 @@
 """What the context's settings ask of the fake processes."""
+
 import json
 import os
 

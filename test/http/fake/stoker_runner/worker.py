@@ -6,6 +6,7 @@ slow_attach         is ready after half a second
 
 What a job does stands in jobs.py. Jobs are generators that yield while they wait, so one thread does all.
 """
+
 import os
 import sys
 import time
@@ -19,10 +20,10 @@ class Worker:
         self.wish = specs.wish(spec, "worker")
         self.link = link.Link(state_dir, self)
         self.state, self.set, self.retiring = "attaching", None, False
-        self.attempts, self.results = {}, {}    # (job, attempt) -> run, body of `done`
-        self.job = self.key = None              # the generator that runs, and its attempt
+        self.attempts, self.results = {}, {}  # (job, attempt) -> run, body of `done`
+        self.job = self.key = None  # the generator that runs, and its attempt
         self.started = 0.0
-        self.owed, self.unsent = [], []         # interrupts to answer after the job; answers that found nobody
+        self.owed, self.unsent = [], []  # interrupts to answer after the job; answers that found nobody
         self.ready_at = time.monotonic() + (0.5 if self.wish == "slow_attach" else 0)
         self.open_logs()
 
@@ -40,8 +41,12 @@ class Worker:
         if self.wish == "exit_before_ready":
             os._exit(9)
         if self.wish == "fail_attach":
-            self.link.send({"type": "failed", "error": {"code": "CONTEXT_FAILED", "message": "fake: cannot attach",
-                                                        "retry": "never"}})
+            self.link.send(
+                {
+                    "type": "failed",
+                    "error": {"code": "CONTEXT_FAILED", "message": "fake: cannot attach", "retry": "never"},
+                }
+            )
             os._exit(1)
         self.state = "ready"
         self.link.send({"type": "ready", "attach_ms": 1})
@@ -49,9 +54,15 @@ class Worker:
     # -- the link
 
     def hello(self):
-        return {"role": "worker", "context": self.context, "process": self.process, "state": self.state, "set": self.set,
-                "attempts": [{"job": j, "attempt": a} for j, a in self.attempts],
-                "results": [{"job": j, "attempt": a} for j, a in self.results]}
+        return {
+            "role": "worker",
+            "context": self.context,
+            "process": self.process,
+            "state": self.state,
+            "set": self.set,
+            "attempts": [{"job": j, "attempt": a} for j, a in self.attempts],
+            "results": [{"job": j, "attempt": a} for j, a in self.results],
+        }
 
     def welcomed(self):
         for body in self.results.values():
@@ -76,7 +87,7 @@ class Worker:
         if key in self.attempts or key in self.results:
             return
         if jobs.denies(message):
-            return      # as if the frame had never come
+            return  # as if the frame had never come
         self.set = self.set or message["set"]
         self.attempts[key] = message
         self.key, self.started = key, time.time()
@@ -113,13 +124,23 @@ class Worker:
         except StopIteration as end:
             self.done(dict(end.value or {}, outcome=(end.value or {}).get("outcome", "finished")))
         except KeyboardInterrupt:
-            self.done({"outcome": "interrupted", "error": {"code": "KILLED", "message": "interrupted", "retry": "never"}})
+            self.done(
+                {"outcome": "interrupted", "error": {"code": "KILLED", "message": "interrupted", "retry": "never"}}
+            )
 
     def done(self, body):
         (job, attempt), self.key, self.job = self.key, None, None
         del self.attempts[job, attempt]
-        body = {"type": "done", "job": job, "attempt": attempt, "started": self.started, "ended": time.time(),
-                "stdout_bytes": 0, "stderr_bytes": 0, **body}
+        body = {
+            "type": "done",
+            "job": job,
+            "attempt": attempt,
+            "started": self.started,
+            "ended": time.time(),
+            "stdout_bytes": 0,
+            "stderr_bytes": 0,
+            **body,
+        }
         self.retiring = self.retiring or "retire" in body
         self.rename_logs(job, attempt)
         self.results[job, attempt] = body

@@ -8,6 +8,7 @@ ignore_stop     ends neither on `stop` nor on SIGTERM
 late_forked     tells of a fork half a second after it
 puppet          writes its pid to the file `puppet` and sleeps: the test dials in its place
 """
+
 import ctypes
 import os
 import signal
@@ -51,11 +52,21 @@ class Zygote:
     # -- the link
 
     def hello(self):
-        extra = {"token": "0" * 64} if self.wish == "wrong_token" else {"protocol": 0} if self.wish == "bad_protocol" else {}
+        extra = (
+            {"token": "0" * 64}
+            if self.wish == "wrong_token"
+            else {"protocol": 0} if self.wish == "bad_protocol" else {}
+        )
         if self.wish == "garbage":
             self.link.send_bytes(b"GET / HTTP/1.0\r\n\r\n")
-        return {"role": "zygote", "context": self.context, "process": "z", "children": list(self.children.values()),
-                "exits": list(self.exits.values()), **extra}
+        return {
+            "role": "zygote",
+            "context": self.context,
+            "process": "z",
+            "children": list(self.children.values()),
+            "exits": list(self.exits.values()),
+            **extra,
+        }
 
     def welcomed(self):
         pass
@@ -157,9 +168,16 @@ class Zygote:
     def settle(self, child, info):
         del self.children[child["process"]]
         by_signal = info.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
-        body = {"process": child["process"], "role": child["role"], "pid": child["pid"],
-                "status": None if by_signal else info.si_status, "signal": info.si_status if by_signal else None,
-                "at": time.time(), "core": info.si_code == os.CLD_DUMPED, "reason": None}
+        body = {
+            "process": child["process"],
+            "role": child["role"],
+            "pid": child["pid"],
+            "status": None if by_signal else info.si_status,
+            "signal": info.si_status if by_signal else None,
+            "at": time.time(),
+            "core": info.si_code == os.CLD_DUMPED,
+            "reason": None,
+        }
         self.exits[child["process"]] = body
         if not self.link.send(dict(body, type="exited")):
             link.write_spool(self.state_dir, "exit.%s.%s" % (self.context, child["process"]), body)

@@ -94,7 +94,9 @@ class Sleeps(Job):
 
 
 class Swallows(Job):
-    """Sleeps too, and ignores every KeyboardInterrupt: only a kill ends it early. Config: on, seconds. Result: "slept"."""
+    """Sleeps too, and ignores every KeyboardInterrupt: only a kill ends it early. `on` has its process id.
+
+    Config: on, seconds. Result: "slept"."""
 
     def run_job(self, context, runtime, data):
         end = time.monotonic() + data['seconds']
@@ -179,7 +181,9 @@ class LeavesChild(Job):
 
 
 class ChangesProcess(Job):
-    """Changes working directory, environment, sys.path, umask. Result: {"pid": its process id, "before": what they were}."""
+    """Changes working directory, environment, sys.path, umask.
+
+    Result: {"pid": its process id, "before": what they were}."""
 
     def run_job(self, context, runtime, data):
         before = [os.getcwd(), os.environ.get('STOKER_LEFT'), '/left' in sys.path, os.umask(0)]
