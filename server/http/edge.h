@@ -28,7 +28,7 @@ struct stk_watch {
     struct stk_watch *next, *next_due;
 };
 
-/* timeout_ms: about how long calls may take; it looks several times in that time. */
+/* It looks after the calls eight times in timeout_ms, at least once a second. */
 struct stk_watchdog *stk_watchdog_start(int64_t timeout_ms, struct stk_err *err);
 void stk_watchdog_stop(struct stk_watchdog *d); /* NULL is fine; no watch may be left */
 void stk_watch_add(struct stk_watchdog *d, struct stk_watch *w);
@@ -39,8 +39,8 @@ void stk_watch_begin(struct stk_watch *w, const struct mg_request_info *info, bo
 bool stk_watch_end(struct stk_watch *w);
 
 /*
- * Until when the next n bytes may take. A client may pause for timeout_ms altogether, and be as slow as STK_MIN_BYTES_PER_MS; having
- * been fast (moved bytes since began_ms) earns it no longer pause.
+ * Until when the next n bytes may take, with moved bytes done since began_ms. A client may be as slow as STK_MIN_BYTES_PER_MS and
+ * pause for timeout_ms besides; having been faster before earns it no longer pause.
  */
 int64_t stk_slow_until_ms(int64_t began_ms, int64_t now_ms, uint64_t moved, size_t n, int64_t timeout_ms);
 

@@ -58,8 +58,8 @@ static bool is_whole(const struct mg_request_info *info)
 }
 
 /*
- * CivetWeb takes "Name : value" too, where a proxy before us may see no such header: a way to smuggle requests. It puts NULs over the spaces as over
- * the colon, so there are two of them before the value.
+ * CivetWeb takes "Name : value" too, where a proxy before us may see no such header: a way to smuggle requests. It puts NULs over
+ * those spaces as over the colon, so more than one NUL stands between name and value.
  */
 static bool has_space_before_colon(const struct mg_header *h)
 {

@@ -1,9 +1,14 @@
 #include "http/edge.h"
 
+#include "stoker/clock.h"
+
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -256,8 +261,9 @@ static int frame(const char *version, const char *const *lines, struct stk_frami
         text[at - 1] = '\0';
         info.http_headers[i].name = text + at - 2 - strlen(lines[i]);
         colon = strchr(info.http_headers[i].name, ':');
-        *colon = '\0';
-        info.http_headers[i].value = colon + 2;
+        info.http_headers[i].value = colon + 1 + strspn(colon + 1, " ");
+        for (*colon = '\0'; colon[-1] == ' '; colon--)
+            colon[-1] = '\0';
         info.num_headers++;
     }
     text[at] = info.num_headers ? '\r' : '\0';
@@ -282,6 +288,8 @@ static void framing_reads(void **state)
     assert_int_equal(0, FRAME("1.1", &f, "Host: h", "Transfer-Encoding: Chunked", "Sec-Fetch-Site: cross-site"));
     assert_true(f.chunked);
     assert_true(f.cross_site);
+    assert_int_equal(0, FRAME("1.1", &f, "Host:h", "X:", "Y: ", "Content-Length:  7"));
+    assert_int_equal(7, f.length);
     assert_int_equal(0, FRAME("1.0", &f, "X: y"));
     assert_false(f.keep_alive);
     assert_int_equal(0, frame("1.0", (const char *const[]){ NULL }, &f, NULL));
@@ -316,6 +324,21 @@ static void framing_refuses_what_can_be_read_in_two_ways(void **state)
     }
 }
 
+/* A proxy before us may not know such a line for what CivetWeb takes it. */
+static void framing_refuses_a_space_before_the_colon(void **state)
+{
+    struct stk_framing f;
+
+    (void)state;
+    for (const char *const *bad =
+             (const char *const[]){ "Content-Length : 5", "Content-Length :5", "Content-Length   : 5",
+                                    "Content-Length : ", "Transfer-Encoding : chunked", "X : y", "X :", NULL };
+         *bad; bad++) {
+        assert_int_equal(400, FRAME("1.1", &f, "Host: h", *bad));
+        assert_int_equal(400, FRAME("1.1", &f, *bad, "Host: h"));
+    }
+}
+
 /* CivetWeb drops what follows a folded line: the bytes after the last header it took are not the end of the headers. */
 static void framing_sees_headers_that_civetweb_dropped(void **state)
 {
@@ -334,6 +357,85 @@ static void framing_sees_headers_that_civetweb_dropped(void **state)
     assert_int_equal(0, stk_framing_read(&info, &f, NULL));
 }
 
+/* ---- slow clients */
+
+/* What a client may take: a pause in all, and two bytes a millisecond. What it was quicker than that is not kept for it. */
+static void slow_clients_have_a_deadline(void **state)
+{
+    enum { KIB64 = 65536, PAUSE = 30000 };
+    int64_t now;
+
+    (void)state;
+    assert_int_equal(1000 + PAUSE + 2048, stk_slow_until_ms(1000, 1000, 0, 4096, PAUSE));
+    assert_int_equal(5000 + PAUSE + KIB64 / 2, stk_slow_until_ms(1000, 5000, 1 << 30, KIB64, PAUSE));
+    assert_int_equal(1000 + 2048 + PAUSE + 2048, stk_slow_until_ms(1000, 60000, 4096, 4096, PAUSE));
+    now = 0;
+    for (uint64_t moved = 0; moved < 10 << 20; moved += 4096) { /* 2 KiB/s for as long as it takes, no pause at all */
+        assert_true(now + 2000 <= stk_slow_until_ms(0, now, moved, 4096, 100));
+        now += 2000;
+    }
+}
+
+struct connection {
+    int client, server;
+    struct mg_request_info info; /* as the server sees it */
+};
+
+static void connect_to(int listener, struct connection *ret)
+{
+    struct sockaddr_in a, peer;
+    socklen_t len = sizeof a, peer_len = sizeof peer;
+
+    assert_int_equal(0, getsockname(listener, (struct sockaddr *)&a, &len));
+    ret->client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(0, connect(ret->client, (struct sockaddr *)&a, len));
+    ret->server = accept(listener, (struct sockaddr *)&peer, &peer_len);
+    assert_true(ret->server >= 0);
+    ret->info = (struct mg_request_info){
+        .remote_addr = "127.0.0.1",
+        .remote_port = ntohs(peer.sin_port),
+        .server_port = ntohs(a.sin_port),
+    };
+}
+
+/* Three threads in a call: one reads for too long, one writes for too long, one has time. */
+static void watchdog_cuts_whose_time_is_over(void **state)
+{
+    struct stk_watchdog *d = stk_watchdog_start(10, NULL);
+    struct stk_watch watches[3] = { 0 };
+    struct connection c[3];
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in any = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    char byte;
+
+    (void)state;
+    assert_non_null(d);
+    assert_int_equal(0, bind(listener, (struct sockaddr *)&any, sizeof any));
+    assert_int_equal(0, listen(listener, 3));
+    for (size_t i = 0; i < 3; i++) {
+        connect_to(listener, &c[i]);
+        stk_watch_add(d, &watches[i]);
+        stk_watch_begin(&watches[i], &c[i].info, i == 1, stk_mono_ms() + (i < 2 ? 1 : 3600000));
+    }
+    assert_int_equal(0, recv(c[0].server, &byte, 1, 0)); /* returns, though the client sent nothing */
+    assert_int_equal(0, recv(c[1].client, &byte, 1, 0)); /* is told that nothing more comes */
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(i < 2, stk_watch_end(&watches[i]));
+    assert_int_equal(1, send(c[0].server, "a", 1, MSG_NOSIGNAL)); /* who was slow to send is still told so */
+    assert_int_equal(-1, send(c[1].server, "a", 1, MSG_NOSIGNAL));
+    assert_int_equal(1, send(c[2].client, "a", 1, MSG_NOSIGNAL));
+    assert_int_equal(1, recv(c[2].server, &byte, 1, 0));
+    for (size_t i = 0; i < 3; i++) { /* out of the calls, nobody is cut */
+        assert_false(stk_watch_end(&watches[i]));
+        stk_watch_remove(d, &watches[i]);
+        close(c[i].client);
+        close(c[i].server);
+    }
+    close(listener);
+    stk_watchdog_stop(d);
+    stk_watchdog_stop(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,7 +450,10 @@ int main(void)
         cmocka_unit_test(methods_have_any_case),
         cmocka_unit_test(framing_reads),
         cmocka_unit_test(framing_refuses_what_can_be_read_in_two_ways),
+        cmocka_unit_test(framing_refuses_a_space_before_the_colon),
         cmocka_unit_test(framing_sees_headers_that_civetweb_dropped),
+        cmocka_unit_test(slow_clients_have_a_deadline),
+        cmocka_unit_test(watchdog_cuts_whose_time_is_over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
