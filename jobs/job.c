@@ -2,6 +2,7 @@
 #include "live.h"
 
 #include "stoker/clock.h"
+#include "stoker/json.h"
 #include "stoker/log.h"
 
 #include <assert.h>
@@ -176,11 +177,8 @@ static bool take_result(struct job *job, json_t *done)
 {
     const char *file = json_string_value(json_object_get(done, "result_file"));
     json_t *text = json_object_get(done, "result");
-    json_auto_t *value = json_is_string(text) ? json_loadb(json_string_value(text), json_string_length(text),
-                                                           JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL)
-                                              : NULL;
 
-    if (value) {
+    if (json_is_string(text) && stk_json_valid(json_string_value(text), json_string_length(text))) {
         job->row.result = text_field(done, "result");
         job->row.result_bytes = (int64_t)stk_text_len(job->row.result);
         return true;

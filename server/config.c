@@ -41,7 +41,7 @@ struct key {
 
 static const struct key keys[] = {
     { "listen", LISTEN, FIELD(listen), "127.0.0.1:8090", 0, 0,
-      "Addresses to take requests on, at most 8: [ \"127.0.0.1:8090\", \"[::1]:8090\" ]. Port 0 picks a free one.\n"
+      "Addresses to take requests on, at most 8: [ \"127.0.0.1:8090\", \"127.0.0.1:8091\" ]. Port 0 picks a free one.\n"
       "There is no authentication yet: an address that is not loopback needs insecure = true." },
     { "insecure", BOOL, FIELD(insecure), "false", 0, 0,
       "Allow addresses that are not loopback. Whoever reaches one can run any code as this server's user." },

@@ -17,7 +17,8 @@
 #define STK_LISTEN_MAX 8
 
 struct stk_config {
-    char *listen[STK_LISTEN_MAX]; /* "127.0.0.1:8090", "[::1]:8090"; port 0: a free one */
+    char *listen[STK_LISTEN_MAX]; /* "127.0.0.1:8090"; port 0: a free one. "[::1]:8090" is refused where CivetWeb
+                                     has no IPv6, as Debian's 1.15 */
     size_t n_listen;
     bool listen_set; /* by stk_config_set(): one more is added, it no longer replaces */
     bool insecure;   /* allow an address that is not loopback without authentication */

@@ -48,7 +48,10 @@ int stk_parse_i64(const char *text, int64_t min, int64_t max, int64_t *ret, stru
 bool stk_utf8_valid(const char *bytes, size_t len); /* false for surrogates, overlong forms and NUL bytes */
 size_t stk_utf8_cut(const char *text, size_t max);  /* the longest whole-character prefix of at most max bytes */
 
-/* Random version 4 UUID, lower case; buf of 37 bytes. Aborts when the kernel has no randomness to give. */
+/*
+ * Version 7 UUID (RFC 9562), lower case; buf of 37 bytes: milliseconds, then 74 random bits. Ids of one time lie side by side in an
+ * index, so that a batch of new rows touches one page of it and not one each. Aborts when the kernel has no randomness to give.
+ */
 #define STK_UUID_MAX 37
 const char *stk_uuid(char buf[STK_UUID_MAX]);
 

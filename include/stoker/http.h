@@ -9,6 +9,7 @@
 
 #include "stoker/buf.h"
 #include "stoker/err.h"
+#include "stoker/json.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -89,10 +90,5 @@ struct stk_dialect {
     stk_render_error *render_error;
     void *arg; /* given to the handlers */
 };
-
-/* JSON text of a value: compact, doubles in their shortest exact form, 1250.0 keeps its ".0". NULL when out of memory. */
-char *stk_json_text(const json_t *value, size_t *ret_len);
-/* The same, pretty: 4 spaces, "key" : value, as Typesafe Config renders. */
-char *stk_json_pretty(const json_t *value, size_t *ret_len);
 
 #endif

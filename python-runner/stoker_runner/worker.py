@@ -1,7 +1,8 @@
 """A worker (PROTOCOL.md section 6): attaches to the context's JVM and runs one job after another.
 
-The main thread runs the jobs and sends their results; the I/O thread owns the Link, takes frames, and watches a job
-that is running. What they share is guarded by Worker._lock; the Link has its own.
+The main thread runs the jobs, sends their results and, while it has nothing to run, reads the Link. The I/O thread
+reads it while a job runs for longer than a moment (takeover.py), and watches that job. Worker._turn is held by the one who
+reads; what else they share is guarded by Worker._lock; the Link has its own.
 """
 import faulthandler
 import fcntl
@@ -23,7 +24,9 @@ from .restore import Memory, ProcessState
 from .runtime import Runtime
 from .shipping import Shipping
 from .spec import read_spec
+from .takeover import Takeover
 
+TAKEOVER_SECONDS = 0.02     # a job may be told of an interrupt so much later
 TICK_SECONDS = 1.0          # how often a running job is looked after
 LOG_GRACE = 5.0             # for a job that prints too much to end by an interrupt
 RESET_SECONDS = 10.0        # for what is done between jobs; a call into a broken gateway may hang
@@ -39,7 +42,10 @@ class Worker:
         self.spec = read_spec(state_dir, context)
         self.interrupts = Interrupts()
         self.logs = LogPair(state_dir, process)
-        self.inbox = queue.SimpleQueue()    # `run` frames, from the I/O thread to the main thread
+        self.inbox = queue.SimpleQueue()    # `run` frames, to the main thread
+        self.takeover = Takeover(TAKEOVER_SECONDS)
+        self.away = True                    # the main thread attaches or runs a job
+        self._turn = threading.Lock()       # to read the link
         self.busy = self.open_busy()
         self.bound = None                   # the binary set
         self.jobs_run = 0
@@ -86,10 +92,33 @@ class Worker:
         self.state = "ready"
         self.link.send({"type": "ready", "attach_ms": self.attach_ms})
         while True:
-            run = self.inbox.get()
+            self.come_back()
+            run = self.next_run()
+            self.go_away()
             fcntl.flock(self.busy, fcntl.LOCK_SH)
             self.take(run)
             self.unlock()
+
+    def come_back(self):
+        """The main thread reads the link again."""
+        self.away = False
+        self.takeover.disarm()
+        if not self._turn.acquire(blocking=False):
+            self.takeover.kick()
+            self._turn.acquire()
+            self.takeover.calm()
+
+    def go_away(self):
+        self.away = True
+        self._turn.release()
+        self.takeover.arm()
+
+    def next_run(self):
+        while True:
+            try:
+                return self.inbox.get_nowait()
+            except queue.Empty:
+                self.io_step()
 
     def attach_failed(self, e):
         traceback.print_exc()
@@ -239,7 +268,7 @@ class Worker:
             self._results[key] = body
             owed = key in self._owed
             self._owed.discard(key)
-        if not self.link.intact():
+        if not self.link.intact() or not self.takeover.intact():
             self.spool(key, body)
             self.leave()
         frame = connection.encode(body)
@@ -274,23 +303,34 @@ class Worker:
     def io(self):
         try:
             while True:
-                self.io_step()
+                while self.away:
+                    with self._turn:
+                        if self.away:
+                            self.io_step()
+                self.takeover.wait()
         except BaseException:
             traceback.print_exc()
             os._exit(1)
 
+    # -- whoever has the turn
+
     def io_step(self):
         timeout = self.link.timeout()
+        if not self.away and timeout is None:
+            self.link.step(True)            # nothing else to wait for: one system call
+            return
         if self._attempts:
             timeout = TICK_SECONDS if timeout is None else min(timeout, TICK_SECONDS)
         fd = self.link.fileno()
         poller = select.poll()
         if fd >= 0:
             poller.register(fd, select.POLLIN)
-        ready = poller.poll(None if timeout is None else 1000 * timeout + 1)
+        poller.register(self.takeover.kicked, select.POLLIN)
+        events = poller.poll(None if timeout is None else 1000 * timeout + 1)
+        ready = any(f == fd for f, _ in events)
         if not self.link.intact():
             self.cut_off()
-        self.link.step(bool(ready))
+        self.link.step(ready)
         if self._attempts and time.monotonic() >= self._watch_at:
             self._watch_at = time.monotonic() + TICK_SECONDS
             self.watch()

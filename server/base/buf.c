@@ -1,5 +1,7 @@
 #include "stoker/buf.h"
 
+#include "stoker/clock.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -246,11 +248,14 @@ static void random_bytes(void *buf, size_t n)
 
 const char *stk_uuid(char buf[STK_UUID_MAX])
 {
+    uint64_t ms = (uint64_t)stk_wall_us() / 1000;
     unsigned char r[16];
     char *out = buf;
 
     random_bytes(r, sizeof r);
-    r[6] = (unsigned char)((r[6] & 0x0f) | 0x40);
+    for (int i = 0; i < 6; i++)
+        r[i] = (unsigned char)(ms >> (40 - 8 * i));
+    r[6] = (unsigned char)((r[6] & 0x0f) | 0x70);
     r[8] = (unsigned char)((r[8] & 0x3f) | 0x80);
     for (size_t i = 0; i < sizeof r; i++) {
         if (i == 4 || i == 6 || i == 8 || i == 10)

@@ -115,6 +115,34 @@ static void depth_is_limited(void **state)
     json_decref(value);
 }
 
+static void valid_json_is_told_from_other_text(void **state)
+{
+    static const char *const good[] = {
+        "null", " true ", "-0.0", "1e400", "123456789012345678901234567890", "2.5E-3", "\"\"", "\"a\\u0000\\n\\/\"", "[]", "{}",
+        "[1,[2,{}],{\"a\":[]}]", "{\"a\":1,\"a\":{\"b\":[true,false,null]}}", "\t[ 1 , 2 ]\r\n",
+    };
+    static const char *const bad[] = {
+        "", " ", "nul", "nulls", "01", "1.", ".5", "+1", "1e", "-", "NaN", "Infinity", "'a'", "\"a", "\"a\nb\"", "\"\\x\"", "\"\\u12g4\"",
+        "[", "]", "[1", "[1,]", "[,1]", "[1 2]", "{", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:2}", "[1}", "{\"a\":1]", "1 2", "[] []",
+        "\"\\",
+    };
+    char deep[2050];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        if (!stk_json_valid(good[i], strlen(good[i])))
+            fail_msg("refused: %s", good[i]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (stk_json_valid(bad[i], strlen(bad[i])))
+            fail_msg("taken: %s", bad[i]);
+    }
+    memset(deep, '[', 1025);
+    memset(deep + 1025, ']', 1025);
+    assert_true(stk_json_valid(deep, 2050)); /* the innermost pair is empty and needs no level */
+    assert_false(stk_json_valid("\"a\0b\"", 5));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -123,6 +151,7 @@ int main(void)
         cmocka_unit_test(strings_are_escaped_like_janssons),
         cmocka_unit_test(pretty_is_typesafe_config_s),
         cmocka_unit_test(depth_is_limited),
+        cmocka_unit_test(valid_json_is_told_from_other_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
