@@ -50,6 +50,12 @@ static void on_reap(void *arg)
     stk_timer_set(core->reaper, REAP_EVERY_MS);
 }
 
+/* A job's end and the next job's start are queued in one turn: they go into one commit, and wake the worker once. */
+static void on_turn(void *store)
+{
+    stk_store_flush(store);
+}
+
 struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, const struct stk_core_options *options,
                               struct stk_err *err)
 {
@@ -75,6 +81,7 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
         return NULL;
     }
     stk_timer_set(core->reaper, REAP_EVERY_MS);
+    stk_loop_on_turn(loop, on_turn, store);
     return core;
 }
 

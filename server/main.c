@@ -206,7 +206,7 @@ static int start_core(struct server *s, struct stk_err *err)
                      .max_unpacked_bytes = (uint64_t)c->max_unpacked_bytes,
                      .max_path_bytes = stk_archive_default_limits.max_path_bytes },
     };
-    struct stk_store_options store = { .dir_fd = s->state_fd, .dir = s->state_dir, .post = stk_loop_poster, .queue_max = STORE_QUEUE };
+    struct stk_store_options store = { .dir_fd = s->state_fd, .dir = s->state_dir, .post = stk_loop_poster, .queue_max = STORE_QUEUE, .gather = true };
 
     if (stk_state_dirs_make(s->state_fd, err) < 0 || !(s->loop = stk_loop_new(err)))
         return -1;

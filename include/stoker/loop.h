@@ -29,6 +29,9 @@ void stk_loop_stop(struct stk_loop *loop); /* any thread */
 void stk_loop_post(struct stk_loop *loop, struct stk_task *first);
 void stk_loop_poster(void *loop, struct stk_task *first); /* stk_loop_post() as a stk_post_fn */
 
+/* fn is called at the end of each turn, before the loop sleeps; for what is better done once than often. Before run, or loop thread. */
+void stk_loop_on_turn(struct stk_loop *loop, void (*fn)(void *arg), void *arg);
+
 /* Timers: loop thread only. One-shot; fn may set the timer again. ms from now. */
 struct stk_timer;
 struct stk_timer *stk_timer_new(struct stk_loop *loop, void (*fn)(void *arg), void *arg); /* NULL: out of memory */

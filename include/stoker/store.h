@@ -27,6 +27,7 @@ struct stk_store_options {
     stk_post_fn *post;    /* how done callbacks reach the loop */
     void *post_to;
     size_t queue_max;     /* commands that may wait before new work is refused with STK_LIMIT */
+    bool gather;          /* commands wait for stk_store_flush(), so that those of one turn of the loop share a transaction */
 };
 
 /*
@@ -35,6 +36,9 @@ struct stk_store_options {
  */
 struct stk_store *stk_store_open(const struct stk_store_options *options, struct stk_err *err);
 void stk_store_close(struct stk_store *store); /* commits and answers what is queued; no reads may be going on */
+
+/* Lets the writer have what has been queued since the last call. For stores opened with gather; any thread. */
+void stk_store_flush(struct stk_store *store);
 
 /* ---- commands: 0 when queued (done will be called, done may be NULL); -1 with STK_LIMIT (new work only) or STK_INTERNAL */
 

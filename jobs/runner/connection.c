@@ -104,9 +104,9 @@ static void flush(struct stk_conn *c)
     c->out.len = 0;
 }
 
-static void on_turn(uv_prepare_t *turn)
+static void on_turn(void *arg)
 {
-    struct stk_runner *r = turn->data;
+    struct stk_runner *r = arg;
 
     while (!LIST_EMPTY(&r->dirty))
         flush(LIST_FIRST(&r->dirty));
@@ -324,13 +324,6 @@ static void free_runner(uv_handle_t *handle)
     free(handle->data);
 }
 
-static void close_turn(uv_handle_t *turn)
-{
-    struct stk_runner *r = turn->data;
-
-    uv_close((uv_handle_t *)&r->listener, free_runner);
-}
-
 struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner_options *options, struct stk_err *err)
 {
     struct stk_runner *r = calloc(1, sizeof *r);
@@ -348,9 +341,6 @@ struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner
         free(r);
         return NULL;
     }
-    uv_prepare_init(stk_loop_uv(loop), &r->turn);
-    r->turn.data = r;
-    uv_prepare_start(&r->turn, on_turn);
     uv_pipe_init(stk_loop_uv(loop), &r->listener, 0);
     r->listener.data = r;
     rc = uv_pipe_open(&r->listener, fd);
@@ -358,9 +348,10 @@ struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner
         rc = uv_listen((uv_stream_t *)&r->listener, 1024, on_connection);
     if (rc < 0) {
         stk_fail(err, STK_INTERNAL, "runner.sock: %s", uv_strerror(rc));
-        uv_close((uv_handle_t *)&r->turn, close_turn);
+        uv_close((uv_handle_t *)&r->listener, free_runner);
         return NULL;
     }
+    stk_loop_on_turn(loop, on_turn, r);
     return r;
 }
 
@@ -370,5 +361,5 @@ void stk_runner_free(struct stk_runner *r)
         return;
     while (!LIST_EMPTY(&r->conns))
         stk_conn_close(LIST_FIRST(&r->conns));
-    uv_close((uv_handle_t *)&r->turn, close_turn);
+    uv_close((uv_handle_t *)&r->listener, free_runner);
 }

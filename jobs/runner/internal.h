@@ -27,7 +27,6 @@ struct stk_runner {
     uv_pipe_t listener;
     char token[TOKEN_HEX + 1];
     LIST_HEAD(, stk_conn) conns, dirty;
-    uv_prepare_t turn;
 };
 
 #endif

@@ -6,9 +6,17 @@
 #include <stdlib.h>
 #include <uv.h>
 
+enum { MOST_TURN_HOOKS = 4 };
+
 struct stk_loop {
     uv_loop_t uv;
     uv_async_t wake;
+    uv_prepare_t turn;
+    struct {
+        void (*fn)(void *arg);
+        void *arg;
+    } hooks[MOST_TURN_HOOKS];
+    size_t n_hooks;
     pthread_mutex_t lock; /* guards first, last, stopping */
     struct stk_task *first, *last;
     bool stopping;
@@ -36,6 +44,21 @@ static void run_tasks(uv_async_t *wake)
         uv_stop(&loop->uv);
 }
 
+static void on_turn(uv_prepare_t *turn)
+{
+    struct stk_loop *loop = turn->data;
+
+    for (size_t i = 0; i < loop->n_hooks; i++)
+        loop->hooks[i].fn(loop->hooks[i].arg);
+}
+
+void stk_loop_on_turn(struct stk_loop *loop, void (*fn)(void *arg), void *arg)
+{
+    assert(loop->n_hooks < MOST_TURN_HOOKS);
+    loop->hooks[loop->n_hooks].fn = fn;
+    loop->hooks[loop->n_hooks++].arg = arg;
+}
+
 struct stk_loop *stk_loop_new(struct stk_err *err)
 {
     struct stk_loop *loop = calloc(1, sizeof *loop);
@@ -57,6 +80,9 @@ struct stk_loop *stk_loop_new(struct stk_err *err)
         return NULL;
     }
     loop->wake.data = loop;
+    uv_prepare_init(&loop->uv, &loop->turn);
+    loop->turn.data = loop;
+    uv_prepare_start(&loop->turn, on_turn);
     pthread_mutex_init(&loop->lock, NULL);
     return loop;
 }
@@ -65,6 +91,7 @@ void stk_loop_run(struct stk_loop *loop)
 {
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     run_tasks(&loop->wake); /* what was posted between the last wake-up and the stop */
+    on_turn(&loop->turn);
 }
 
 void stk_loop_stop(struct stk_loop *loop)
@@ -80,7 +107,9 @@ void stk_loop_free(struct stk_loop *loop)
     if (!loop)
         return;
     run_tasks(&loop->wake);
+    loop->n_hooks = 0; /* those behind them are gone */
     uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_close((uv_handle_t *)&loop->turn, NULL);
     while (uv_run(&loop->uv, UV_RUN_NOWAIT) != 0) /* close callbacks */
         ;
     uv_loop_close(&loop->uv);

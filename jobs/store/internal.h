@@ -220,6 +220,7 @@ struct stk_store {
     pthread_cond_t queue_cond;
     struct stk_cmd *first, **last;
     size_t queued;
+    size_t released; /* of them: those the writer may take */
     bool stopping;
 
     pthread_mutex_t readers_lock; /* guards readers_free */

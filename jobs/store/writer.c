@@ -35,6 +35,13 @@ struct batch {
 
 /* ---- queue */
 
+/* Caller holds queue_lock. */
+static void release(struct stk_store *s)
+{
+    s->released = s->queued;
+    pthread_cond_signal(&s->queue_cond);
+}
+
 int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_work, struct stk_err *err)
 {
     cmd->next = NULL;
@@ -48,9 +55,18 @@ int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_wor
     *s->last = cmd;
     s->last = &cmd->next;
     s->queued++;
-    pthread_cond_signal(&s->queue_cond);
+    if (!s->options.gather)
+        release(s);
     pthread_mutex_unlock(&s->queue_lock);
     return 0;
+}
+
+void stk_store_flush(struct stk_store *s)
+{
+    pthread_mutex_lock(&s->queue_lock);
+    if (s->released < s->queued)
+        release(s);
+    pthread_mutex_unlock(&s->queue_lock);
 }
 
 /* Cuts the next batch off the queue; a command with a finish step is a batch of its own. Caller holds queue_lock. */
@@ -59,13 +75,14 @@ static struct batch cut_batch(struct stk_store *s)
     struct batch b = { .first = s->first };
     struct stk_cmd *end = s->first;
 
-    for (b.n = 1; b.n < BATCH_MAX && end->next && !end->finish && !end->next->finish; b.n++)
+    for (b.n = 1; b.n < BATCH_MAX && b.n < s->released && !end->finish && !end->next->finish; b.n++)
         end = end->next;
     s->first = end->next;
     end->next = NULL;
     if (!s->first)
         s->last = &s->first;
     s->queued -= b.n;
+    s->released -= b.n;
     return b;
 }
 
@@ -77,20 +94,20 @@ static struct batch next_batch(struct stk_store *s)
     struct batch b = { 0 };
 
     pthread_mutex_lock(&s->queue_lock);
-    while (!s->first && !s->stopping) {
+    while (!s->released && !s->stopping) {
         if (s->wal_pages == s->wal_safe) {
             pthread_cond_wait(&s->queue_cond, &s->queue_lock);
             continue;
         }
         struct timespec deadline = stk_mono_deadline(IDLE_MS);
 
-        if (pthread_cond_timedwait(&s->queue_cond, &s->queue_lock, &deadline) != 0 && !s->first && !s->stopping) {
+        if (pthread_cond_timedwait(&s->queue_cond, &s->queue_lock, &deadline) != 0 && !s->released && !s->stopping) {
             pthread_mutex_unlock(&s->queue_lock);
             checkpoint(s);
             pthread_mutex_lock(&s->queue_lock);
         }
     }
-    if (s->first)
+    if (s->released)
         b = cut_batch(s);
     pthread_mutex_unlock(&s->queue_lock);
     return b;
@@ -282,7 +299,7 @@ void stk_writer_stop(struct stk_store *s)
         return;
     pthread_mutex_lock(&s->queue_lock);
     s->stopping = true;
-    pthread_cond_signal(&s->queue_cond);
+    release(s);
     pthread_mutex_unlock(&s->queue_lock);
     pthread_join(s->writer_thread, NULL);
     s->writer_runs = false;

@@ -39,11 +39,6 @@ class ProcessState:
         self._recursion = sys.getrecursionlimit()
         self._environ = dict(os.environ._data)  # encoded: decoding it all after every job would cost most of restore()
 
-    def set_job(self, job):
-        """Names the job in the environment of what it starts."""
-        os.environ["STOKER_JOB"] = job
-        self._environ[b"STOKER_JOB"] = os.environ._data[b"STOKER_JOB"]
-
     def restore(self):
         self._restore_signals()
         try:

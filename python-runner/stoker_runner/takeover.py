@@ -5,7 +5,6 @@ no change of threads. A timer is set when a job begins; when it runs out, the I/
 until the job has ended.
 """
 import ctypes
-import fcntl
 import os
 import time
 
@@ -33,19 +32,12 @@ class Takeover:
     def __init__(self, seconds):
         self._timer = _private(_libc.timerfd_create(time.CLOCK_MONOTONIC, _CLOEXEC))
         self.kicked = _private(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        self._identities = self._identify()
         self._on = ctypes.byref(_Itimerspec(value=_Timespec(int(seconds), int(seconds % 1 * 1e9))))
         self._off = ctypes.byref(_Itimerspec())
 
-    def _identify(self):
-        return proc.identity(self._timer), proc.identity(self.kicked)
-
-    def intact(self):
-        """False when a job has closed or replaced the descriptors: then nobody wakes the I/O thread any more."""
-        return self._identify() == self._identities and _is_open(self._timer)
-
     def arm(self):
-        _timerfd_settime(self._timer, 0, self._on, None)
+        """False when a job has closed the timer: then nobody wakes the I/O thread any more."""
+        return _timerfd_settime(self._timer, 0, self._on, None) == 0
 
     def disarm(self):
         _timerfd_settime(self._timer, 0, self._off, None)
@@ -73,11 +65,3 @@ def _private(fd):
         return proc.keep_fd(fd)
     finally:
         os.close(fd)
-
-
-def _is_open(fd):
-    try:
-        fcntl.fcntl(fd, fcntl.F_GETFD)
-        return True
-    except OSError:
-        return False

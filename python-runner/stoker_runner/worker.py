@@ -111,7 +111,8 @@ class Worker:
     def go_away(self):
         self.away = True
         self._turn.release()
-        self.takeover.arm()
+        if not self.takeover.arm():
+            self._retiring = self._retiring or "a job has closed the worker's descriptors"
 
     def next_run(self):
         while True:
@@ -158,7 +159,6 @@ class Worker:
         try:
             try:
                 self.bind(run)
-                self.process_state.set_job(key[0])
                 self.attachment.begin(key[0], key[1], run.get("pool"), run.get("description"))
                 self.interrupts.arm(key)
                 fields = self.user_code(run)
@@ -268,7 +268,7 @@ class Worker:
             self._results[key] = body
             owed = key in self._owed
             self._owed.discard(key)
-        if not self.link.intact() or not self.takeover.intact():
+        if not self.link.intact():
             self.spool(key, body)
             self.leave()
         frame = connection.encode(body)

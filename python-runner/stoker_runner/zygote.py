@@ -26,7 +26,7 @@ OPTIONAL = (    # by environment and version of pyspark
 # Seen by every fork. PYTHONHASHSEED (A6): rdd.lookup() needs one hash in the driver and the executors. The others keep
 # OpenBLAS and Arrow from starting threads at import (A7).
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-NOT_OURS = ("STOKER_PROCESS", "STOKER_JOB")     # when the server itself runs inside a job of another Stoker
+NOT_OURS = ("STOKER_PROCESS",)     # when the server itself runs inside a job of another Stoker
 
 ACK_SECONDS = 2.0           # for the last `exited` to be acknowledged
 TERM_GRACE_MS = 5000
