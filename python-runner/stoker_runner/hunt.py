@@ -45,6 +45,20 @@ class Hunter:
                 found.append(entry.pid)
         return found
 
+    def await_end(self, pgid, spare):
+        """Waits, KILL_SECONDS at the most, until what was killed has ended and not only begun to.
+
+        A process that is on its way out has given up its memory, and with it both marks, but still has its group, or has
+        been handed to the zygote. To be called there. spare: as for find().
+        """
+        end = time.monotonic() + KILL_SECONDS
+        zygote = os.getpid()
+        while time.monotonic() < end:
+            if not any(p.pgid == pgid or p.ppid == zygote and not proc.environ(p.pid)
+                       for p in proc.processes() if p.pid not in spare):
+                return
+            time.sleep(0.001)
+
     def kill(self, process, spare):
         """SIGKILL until nothing of `process` is alive; a list of what could not be killed in KILL_SECONDS."""
         end = time.monotonic() + KILL_SECONDS

@@ -226,7 +226,9 @@ class Zygote:
         """SIGKILL for the child's group and for what escaped it, until nothing of it is left alive."""
         proc.kill_group(child.pid)
         proc.kill(child.pid)        # it may have left its group; its pid is its own until it is reaped
-        left = self.hunter.kill(child.process, {c.pid for c in self.children.values()} | {os.getpid()})
+        spare = {c.pid for c in self.children.values()} | {os.getpid()}
+        left = self.hunter.kill(child.process, spare)
+        self.hunter.await_end(child.pid, spare)
         if left:
             print("stoker: processes of %s cannot be killed: %s" % (child.process, left), file=sys.stderr, flush=True)
 
