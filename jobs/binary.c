@@ -10,39 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *const type_names[STK_BINARY_TYPES] = {
-    [STK_BINARY_EGG] = "egg", [STK_BINARY_ZIP] = "zip", [STK_BINARY_WHEEL] = "wheel", [STK_BINARY_JAR] = "jar",
-};
-
-const char *stk_binary_type_name(enum stk_binary_type type)
-{
-    return type_names[type];
-}
-
-int stk_binary_type_parse(const char *name, enum stk_binary_type *ret)
-{
-    for (size_t i = 0; i < STK_BINARY_TYPES; i++) {
-        if (strcmp(type_names[i], name) == 0) {
-            *ret = (enum stk_binary_type)i;
-            return 0;
-        }
-    }
-    return -1;
-}
-
-void stk_binary_row_done(struct stk_binary_row *row)
-{
-    stk_text_unref(row->name);
-    *row = (struct stk_binary_row){ 0 };
-}
-
-void stk_binary_rows_free(struct stk_binary_row *rows, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        stk_binary_row_done(&rows[i]);
-    free(rows);
-}
-
 /* ---- upload */
 
 struct stk_upload {
@@ -197,7 +164,8 @@ int stk_upload_commit(struct stk_upload *up, const char *name, enum stk_binary_t
     }
     ticket_init(&a->t, on_add, free_add);
     a->core = up->core;
-    a->row = (struct stk_binary_row){ .name = stk_text_new(name, strlen(name)), .type = type, .bytes = (int64_t)up->bytes };
+    a->row =
+        (struct stk_binary_row){ .name = stk_text_new(name, strlen(name)), .type = type, .bytes = (int64_t)up->bytes };
     memcpy(a->blob, up->blob, sizeof a->blob);
     memcpy(a->folder, up->folder, sizeof a->folder);
     rc = hex_digest(up, a->row.digest, err);
@@ -220,7 +188,8 @@ int stk_upload_commit(struct stk_upload *up, const char *name, enum stk_binary_t
 
 /* ---- delete */
 
-struct delete {
+struct delete
+{
     struct ticket t;
     struct stk_core *core;
     char *name;

@@ -22,14 +22,16 @@ void cancel_kill(struct job *job)
         return;
     job->killed = true; /* said again when the zygote dials, should it be away now */
     if (ctx->zygote.conn)
-        stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "kill", "process", job->worker->p.id.process));
+        stk_conn_send_take(ctx->zygote.conn,
+                           json_pack("{s:s, s:s}", "type", "kill", "process", job->worker->p.id.process));
 }
 
 static void on_grace_over(void *arg)
 {
     struct job *job = arg;
 
-    stk_info("cancel", "interrupt had no effect, killing the worker", "job", job->row.id, "process", job->row.worker.process);
+    stk_info("cancel", "interrupt had no effect, killing the worker", "job", job->row.id, "process",
+             job->row.worker.process);
     cancel_kill(job);
 }
 
@@ -37,8 +39,8 @@ static void send_keeper(struct job *job)
 {
     if (!job->keeper_over && job->context->keeper.conn)
         stk_conn_send_take(job->context->keeper.conn,
-                           json_pack("{s:s, s:s, s:s, s:i}", "type", "cancel", "worker", job->row.worker.process, "job", job->row.id,
-                                     "attempt", job->row.attempt));
+                           json_pack("{s:s, s:s, s:s, s:i}", "type", "cancel", "worker", job->row.worker.process, "job",
+                                     job->row.id, "attempt", job->row.attempt));
 }
 
 static void send_worker(struct job *job)
@@ -48,7 +50,8 @@ static void send_worker(struct job *job)
     if (job->worker_over || !w || !w->p.conn)
         return;
     w->interrupts++;
-    stk_conn_send_take(w->p.conn, json_pack("{s:s, s:s, s:i}", "type", "interrupt", "job", job->row.id, "attempt", job->row.attempt));
+    stk_conn_send_take(
+        w->p.conn, json_pack("{s:s, s:s, s:i}", "type", "interrupt", "job", job->row.id, "attempt", job->row.attempt));
 }
 
 void cancel_resume(struct job *job)
@@ -79,8 +82,7 @@ void cancel_begin(struct job *job, enum cancel_reason reason)
         job_move(job, STK_JOB_CANCELLING);
         cancel_resume(job);
         break;
-    default:
-        break;
+    default: break;
     }
 }
 

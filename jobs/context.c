@@ -119,7 +119,8 @@ static void on_process_ended(void *arg)
         bool starting = ctx->row.state == STK_CONTEXT_CREATING;
 
         context_end(ctx, starting ? STK_CONTEXT_FAILED : STK_CONTEXT_LOST,
-                    context_log_error(ctx, starting ? "CONTEXT_FAILED" : "CONTEXT_LOST", "the context's zygote process has ended"),
+                    context_log_error(ctx, starting ? "CONTEXT_FAILED" : "CONTEXT_LOST",
+                                      "the context's zygote process has ended"),
                     true);
     }
     context_check_gone(ctx);
@@ -139,7 +140,10 @@ void context_watch(struct process *p)
 bool context_found(struct process *p, pid_t pid)
 {
     static const char *const roles[] = {
-        [ROLE_ZYGOTE] = "zygote", [ROLE_KEEPER] = "keeper", [ROLE_WORKER] = "worker", [ROLE_JVM] = "jvm",
+        [ROLE_ZYGOTE] = "zygote",
+        [ROLE_KEEPER] = "keeper",
+        [ROLE_WORKER] = "worker",
+        [ROLE_JVM] = "jvm",
     };
 
     if (p->known)
@@ -170,7 +174,8 @@ void context_kill(struct context *ctx)
 {
     struct worker *w;
 
-    kill_process(&ctx->zygote); /* keeper and workers follow it by their parent-death signal; they are named all the same */
+    kill_process(
+        &ctx->zygote); /* keeper and workers follow it by their parent-death signal; they are named all the same */
     kill_process(&ctx->keeper);
     kill_process(&ctx->jvm);
     LIST_FOREACH(w, &ctx->workers, link) kill_process(&w->p);
@@ -264,8 +269,7 @@ static void settle_what_ran(struct context *ctx)
 
     while ((w = LIST_FIRST(&ctx->workers)))
         worker_exited(w, NULL);
-    HASH_ITER(hh, ctx->core->jobs, job, tmp)
-    {
+    HASH_ITER(hh, ctx->core->jobs, job, tmp) {
         if (job->context == ctx && !job->settled && job->row.state == STK_JOB_CANCELLING)
             cancel_keeper_over(job); /* Spark is gone, and with it all that the job had there */
     }
@@ -345,7 +349,8 @@ void context_check_gone(struct context *ctx)
     if (ctx->end_state == STK_CONTEXT_CREATING)
         write_last_row(ctx);
     else
-        context_dir_remove(ctx->core, ctx->row.id, write_last_row, ctx); /* first, so that "stopped" means that nothing is left */
+        context_dir_remove(ctx->core, ctx->row.id, write_last_row,
+                           ctx); /* first, so that "stopped" means that nothing is left */
 }
 
 void context_launch_or_end(struct context *ctx)

@@ -148,7 +148,8 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
 
 /* ---- delete */
 
-struct delete {
+struct delete
+{
     struct ticket t;
     struct stk_core *core;
     char *name;

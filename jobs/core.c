@@ -109,7 +109,7 @@ void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(v
         return;
     }
     HASH_ITER(hh, core->contexts, ctx, tmp)
-    context_end(ctx, ctx->n_queued > 0 ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED, NULL, again);
+        context_end(ctx, ctx->n_queued > 0 ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED, NULL, again);
     core_check_stopped(core);
 }
 

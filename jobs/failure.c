@@ -16,7 +16,8 @@ static struct stk_text *to_text(json_t *object_take)
 /* Whether doing the same again can help, by code. */
 static const char *retry_of(const char *code)
 {
-    static const char *const helps[] = { "EXITED", "SIGNALLED", "CONTEXT_LOST", "CONTEXT_STOPPED", "SERVER_STOPPED", "LOST" };
+    static const char *const helps[] = { "EXITED",          "SIGNALLED",      "CONTEXT_LOST",
+                                         "CONTEXT_STOPPED", "SERVER_STOPPED", "LOST" };
 
     for (size_t i = 0; i < STK_LEN(helps); i++) {
         if (strcmp(code, helps[i]) == 0)
@@ -61,8 +62,9 @@ struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
     if (json_is_integer(sig) && json_integer_value(sig) > 0) {
         int n = (int)json_integer_value(sig);
 
-        return with_exit_code(failure_text("SIGNALLED", "stderr_tail", stderr_tail, "the job's process was ended by signal %d (%s)%s%s",
-                                           n, strsignal(n), colon, reason),
+        return with_exit_code(failure_text("SIGNALLED", "stderr_tail", stderr_tail,
+                                           "the job's process was ended by signal %d (%s)%s%s", n, strsignal(n), colon,
+                                           reason),
                               128 + n); /* as a shell says it */
     }
     if (json_is_integer(status)) {
@@ -72,5 +74,6 @@ struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
                                            "the job ended its own process with exit status %d%s%s", n, colon, reason),
                               n);
     }
-    return failure_text("LOST", "stderr_tail", stderr_tail, "the job's process is gone and left no word%s%s", colon, reason);
+    return failure_text("LOST", "stderr_tail", stderr_tail, "the job's process is gone and left no word%s%s", colon,
+                        reason);
 }

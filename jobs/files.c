@@ -156,8 +156,8 @@ void spool_sweep(struct stk_core *core)
     while ((e = readdir(dir))) {
         size_t len = strlen(e->d_name);
 
-        if (len > 4 && strcmp(e->d_name + len - 4, ".tmp") == 0 && fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            time(NULL) - st.st_mtime > OLD_S)
+        if (len > 4 && strcmp(e->d_name + len - 4, ".tmp") == 0 &&
+            fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && time(NULL) - st.st_mtime > OLD_S)
             unlinkat(fd, e->d_name, 0);
     }
     closedir(dir);

@@ -220,7 +220,8 @@ void job_settle_done(struct job *job, json_t *done)
         if (take_result(job, done))
             job_settle(job, STK_JOB_FINISHED, NULL);
         else
-            job_settle(job, STK_JOB_ERROR, failure_text("RESULT_NOT_JSON", NULL, NULL, "the job's process sent a result that is not JSON"));
+            job_settle(job, STK_JOB_ERROR,
+                       failure_text("RESULT_NOT_JSON", NULL, NULL, "the job's process sent a result that is not JSON"));
     } else if (outcome && strcmp(outcome, "invalid") == 0) {
         job_settle(job, STK_JOB_INVALID, failure);
     } else {
@@ -250,7 +251,8 @@ static void finish(struct job *job)
     answer_waiters(job, &job->accepted, NULL);
     answer_waiters(job, &job->ended, NULL);
     if (w && w->p.conn && job->row.attempt > 0)
-        stk_conn_send_take(w->p.conn, json_pack("{s:s, s:s, s:i}", "type", "ack", "job", job->row.id, "attempt", job->row.attempt));
+        stk_conn_send_take(
+            w->p.conn, json_pack("{s:s, s:s, s:i}", "type", "ack", "job", job->row.id, "attempt", job->row.attempt));
     if (job->row.attempt > 0)
         spool_remove(job->core, job->row.id, job->row.attempt);
     if (job->ack_exit)
@@ -409,7 +411,8 @@ static int take_place(struct job *job, struct stk_err *err)
     if (waiting == 0 && queue_assign(job))
         return 0;
     if (waiting >= job->core->o.max_queue)
-        return stk_fail(err, STK_LIMIT, "Too many waiting jobs (%d) for job context '%s'", waiting, stk_text_data(ctx->row.name));
+        return stk_fail(err, STK_LIMIT, "Too many waiting jobs (%d) for job context '%s'", waiting,
+                        stk_text_data(ctx->row.name));
     job->arriving = true;
     ctx->n_arriving++;
     return 0;
@@ -455,8 +458,8 @@ static void on_submit(struct stk_task *task)
 
 static struct stk_text *binaries_text(const struct stk_binary_row *b)
 {
-    json_auto_t *list = json_pack("[{s:s, s:I, s:s, s:s}]", "name", stk_text_data(b->name), "version", (json_int_t)b->version,
-                                  "digest", b->digest, "type", stk_binary_type_name(b->type));
+    json_auto_t *list = json_pack("[{s:s, s:I, s:s, s:s}]", "name", stk_text_data(b->name), "version",
+                                  (json_int_t)b->version, "digest", b->digest, "type", stk_binary_type_name(b->type));
     stk_auto_free char *text = list ? json_dumps(list, JSON_COMPACT) : NULL;
 
     return text ? stk_text_new(text, strlen(text)) : NULL;

@@ -22,16 +22,15 @@ struct stk_text *context_spec_text(struct stk_core *core, const struct stk_conte
     const char *key;
     json_t *value;
 
-    json_object_foreach(core->o.spark_conf, key, value)
-    {
+    json_object_foreach(core->o.spark_conf, key, value) {
         if (!json_object_get(conf, key))
             json_object_set(conf, key, value);
     }
-    object = json_pack("{s:s, s:s, s:s, s:O, s:O, s:O, s:O, s:i, s:I, s:I, s:i, s:i}", "context", id, "name", spec->name, "kind",
-                       spec->kind, "spark_conf", conf, "settings", spec->settings, "hadoop_conf",
+    object = json_pack("{s:s, s:s, s:s, s:O, s:O, s:O, s:O, s:i, s:I, s:I, s:i, s:i}", "context", id, "name",
+                       spec->name, "kind", spec->kind, "spark_conf", conf, "settings", spec->settings, "hadoop_conf",
                        hadoop, "python_paths", paths, "max_result_inline", INLINE_RESULT_BYTES, "max_result",
-                       (json_int_t)core->o.max_result_bytes, "max_log", (json_int_t)core->o.max_log_bytes, "max_jobs_per_worker", 0,
-                       "max_worker_growth", 0);
+                       (json_int_t)core->o.max_result_bytes, "max_log", (json_int_t)core->o.max_log_bytes,
+                       "max_jobs_per_worker", 0, "max_worker_growth", 0);
     text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     return text ? stk_text_new(text, strlen(text)) : NULL;
 }
@@ -48,8 +47,9 @@ static char **make_env(struct context *ctx)
 {
     struct stk_core *core = ctx->core;
     const char *set[][2] = {
-        { "STOKER_STATE_DIR", core->o.state_dir }, { "STOKER_CONTEXT", ctx->row.id }, { "PYTHONPATH", core->o.runner_dir },
-        { "PYTHONHASHSEED", "0" },                 { "PYSPARK_PYTHON", core->o.python }, { "PYSPARK_DRIVER_PYTHON", core->o.python },
+        { "STOKER_STATE_DIR", core->o.state_dir }, { "STOKER_CONTEXT", ctx->row.id },
+        { "PYTHONPATH", core->o.runner_dir },      { "PYTHONHASHSEED", "0" },
+        { "PYSPARK_PYTHON", core->o.python },      { "PYSPARK_DRIVER_PYTHON", core->o.python },
         { "JAVA_HOME", core->o.java_home },
     };
     size_t n = 0, inherited = 0;
@@ -102,10 +102,11 @@ int context_launch(struct context *ctx, struct stk_err *err)
         free_env(env);
         return stk_fail(err, STK_INTERNAL, "out of memory");
     }
-    rc = stk_runner_spawn(core->runner,
-                          &(struct stk_spawn){ .file = core->o.python, .argv = argv, .envp = (const char *const *)env, .cwd = cwd,
-                                               .log_fd = log_fd },
-                          &ctx->zygote.id, err);
+    rc = stk_runner_spawn(
+        core->runner,
+        &(struct stk_spawn){
+            .file = core->o.python, .argv = argv, .envp = (const char *const *)env, .cwd = cwd, .log_fd = log_fd },
+        &ctx->zygote.id, err);
     free_env(env);
     if (rc < 0)
         return -1;

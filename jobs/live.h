@@ -62,19 +62,19 @@ struct job {
     bool queued;           /* is in context->queue */
     bool arriving;         /* will be, when its first row is committed */
     bool has_slot;
-    bool sent;             /* `run` has gone out, or may have */
-    bool settled;          /* its final row is on the way to the store */
-    bool abandoned;        /* it could not be recorded: nobody knows it, it is freed when the store has answered */
-    bool ack_exit;         /* its worker's end is acknowledged to the zygote after its last row */
-    int commits;           /* store commands not answered yet */
+    bool sent;      /* `run` has gone out, or may have */
+    bool settled;   /* its final row is on the way to the store */
+    bool abandoned; /* it could not be recorded: nobody knows it, it is freed when the store has answered */
+    bool ack_exit;  /* its worker's end is acknowledged to the zygote after its last row */
+    int commits;    /* store commands not answered yet */
     struct ticket_list accepted, ended; /* who waits for which */
     /* cancel */
     enum cancel_reason cancel;
-    bool worker_over;   /* the worker is done with it, or gone */
-    bool keeper_over;   /* the keeper has confirmed that nothing of it runs in Spark */
-    bool ended_itself;  /* its end came before the interrupt reached it */
-    bool killed;        /* the zygote was asked to kill its worker */
-    json_t *outcome;    /* `done` that came while it was being cancelled */
+    bool worker_over;        /* the worker is done with it, or gone */
+    bool keeper_over;        /* the keeper has confirmed that nothing of it runs in Spark */
+    bool ended_itself;       /* its end came before the interrupt reached it */
+    bool killed;             /* the zygote was asked to kill its worker */
+    json_t *outcome;         /* `done` that came while it was being cancelled */
     struct stk_timer *timer; /* grace of a cancel; retry of a commit */
     TAILQ_ENTRY(job) link;
     UT_hash_handle hh;
@@ -90,18 +90,18 @@ struct context {
     int n_workers;
     struct job_queue queue;
     int n_queued;
-    int n_arriving; /* jobs that will be queued when their first row is committed */
-    int busy; /* slots taken: jobs that are in a worker's hand */
-    int n_jobs; /* jobs that refer to this context */
+    int n_arriving;      /* jobs that will be queued when their first row is committed */
+    int busy;            /* slots taken: jobs that are in a worker's hand */
+    int n_jobs;          /* jobs that refer to this context */
     int failed_attaches; /* in a row */
     struct ticket_list creators, stoppers;
-    struct stk_timer *timer; /* deadline of a start or a stop */
-    bool ending;             /* being stopped or cleared away: no new work */
+    struct stk_timer *timer;          /* deadline of a start or a stop */
+    bool ending;                      /* being stopped or cleared away: no new work */
     enum stk_context_state end_state; /* CREATING: to be started again, its queued jobs stay QUEUED */
     struct stk_text *jobs_error;      /* what its unfinished jobs end with */
-    bool closed;             /* its processes are gone and its jobs settled; nothing finds it any more */
-    bool last_row;           /* is on the way to the store; after its commit the context is forgotten */
-    int commits;             /* store commands not answered yet */
+    bool closed;                      /* its processes are gone and its jobs settled; nothing finds it any more */
+    bool last_row;                    /* is on the way to the store; after its commit the context is forgotten */
+    int commits;                      /* store commands not answered yet */
     UT_hash_handle hh;
 };
 
@@ -126,11 +126,11 @@ struct job *job_new(struct stk_core *core, struct context *ctx); /* NULL: out of
 void job_free(struct job *job);
 void job_move(struct job *job, enum stk_job_state to); /* the only place where a job's state changes; writes it down */
 void job_settle(struct job *job, enum stk_job_state to, struct stk_text *error_take); /* a final state */
-void job_settle_done(struct job *job, json_t *done);   /* with what a worker said in `done` (borrowed) */
-void job_release(struct job *job);                     /* takes it out of its worker's hand; the slot is free */
-void job_detach(struct job *job);                      /* its worker is gone; the slot stays taken */
-void job_take(struct job *job, struct worker *w);      /* puts it in a worker's hand and takes a slot */
-void job_requeue(struct job *job);                     /* not run after all: back to the front of the queue */
+void job_settle_done(struct job *job, json_t *done); /* with what a worker said in `done` (borrowed) */
+void job_release(struct job *job);                   /* takes it out of its worker's hand; the slot is free */
+void job_detach(struct job *job);                    /* its worker is gone; the slot stays taken */
+void job_take(struct job *job, struct worker *w);    /* puts it in a worker's hand and takes a slot */
+void job_requeue(struct job *job);                   /* not run after all: back to the front of the queue */
 
 /* ---- queue.c: who runs what */
 
@@ -175,7 +175,7 @@ void context_launch_or_end(struct context *ctx); /* starts its zygote; FAILED wh
 void context_tell_to_stop(struct context *ctx, int64_t grace_ms);
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now);
 void context_check_gone(struct context *ctx);
-void context_watch(struct process *p); /* watches a process whose id is known */
+void context_watch(struct process *p);            /* watches a process whose id is known */
 bool context_found(struct process *p, pid_t pid); /* identifies, records and watches it; false: it has ended already */
 void context_close_process(struct process *p);
 void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */
@@ -189,12 +189,14 @@ void core_check_stopped(struct stk_core *core);
 /* ---- zygote_keeper.c: what these two say */
 
 bool context_message(struct process *p, const char *type, json_t *msg); /* false: no such message */
-bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello, const char **ret_refusal);
+bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello,
+                   const char **ret_refusal);
 
 /* ---- launch.c */
 
 int context_launch(struct context *ctx, struct stk_err *err);
-struct stk_text *context_spec_text(struct stk_core *core, const struct stk_context_spec *spec, const char *id); /* spec.json */
+struct stk_text *context_spec_text(struct stk_core *core, const struct stk_context_spec *spec,
+                                   const char *id); /* spec.json */
 
 /* ---- context_calls.c */
 
@@ -209,13 +211,15 @@ struct stk_text *failure_exit(json_t *exit, const char *stderr_tail);
 
 /* ---- files.c: small files of the state directory */
 
-char *file_tail(struct stk_core *core, const char *path, size_t max); /* valid UTF-8, the caller's to free(); NULL: none */
+char *file_tail(struct stk_core *core, const char *path,
+                size_t max); /* valid UTF-8, the caller's to free(); NULL: none */
 json_t *spool_read(struct stk_core *core, const char *job, int attempt); /* body of a `done`; NULL: none */
 void spool_remove(struct stk_core *core, const char *job, int attempt);
 json_t *spool_read_exit(struct stk_core *core, const char *context, const char *process);
 void spool_remove_exit(struct stk_core *core, const char *context, const char *process);
 void spool_sweep(struct stk_core *core);
-void logs_keep(struct stk_core *core, const char *process, const char *job, int attempt); /* a dead worker's logs get the job's name */
+void logs_keep(struct stk_core *core, const char *process, const char *job,
+               int attempt); /* a dead worker's logs get the job's name */
 int context_dir_make(struct stk_core *core, const char *id, const char *spec, struct stk_err *err);
 /* In the background; keeps the log as logs/context.<id>.log. after (NULL is fine) is called on the loop. */
 void context_dir_remove(struct stk_core *core, const char *id, void (*after)(void *arg), void *arg);

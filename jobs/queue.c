@@ -31,7 +31,8 @@ static struct worker *find_worker(struct context *ctx, const struct job *job)
 {
     struct worker *w, *unbound = NULL;
 
-    LIST_FOREACH(w, &ctx->workers, link) {
+    LIST_FOREACH(w, &ctx->workers, link)
+    {
         if (!is_free(w))
             continue;
         if (same_set(w, job))
@@ -91,7 +92,8 @@ static void retire_one_idle(struct context *ctx)
 {
     struct worker *w, *oldest = NULL;
 
-    LIST_FOREACH(w, &ctx->workers, link) {
+    LIST_FOREACH(w, &ctx->workers, link)
+    {
         if (w->state == W_RETIRING)
             return; /* room is being made already */
         if (is_free(w) && w->set && (!oldest || w->idle_since_ms < oldest->idle_since_ms))
@@ -107,7 +109,8 @@ static void start_workers(struct context *ctx, int wanted)
     struct worker *w;
     int coming = 0, spare = 0, most = ctx->row.max_jobs + 1;
 
-    LIST_FOREACH(w, &ctx->workers, link) {
+    LIST_FOREACH(w, &ctx->workers, link)
+    {
         coming += is_coming(w);
         spare += !w->set && is_free(w);
     }

@@ -48,7 +48,8 @@ static int adopt_context(struct stk_core *core, struct stk_context_row *row_take
 static void settle_stray(struct stk_core *core, struct stk_job_row *row)
 {
     row->state = STK_JOB_LOST;
-    row->error = failure_text("LOST", NULL, NULL, "the job's context %s is not there any more", stk_text_data(row->context_name));
+    row->error = failure_text("LOST", NULL, NULL, "the job's context %s is not there any more",
+                              stk_text_data(row->context_name));
     row->ended_us = row->started_us ? row->started_us : row->submitted_us;
     stk_store_job_moved(core->store, row, NULL, NULL, NULL);
 }
@@ -102,7 +103,8 @@ static void resume(struct context *ctx)
         context_restart(ctx);
     else if (!zygote_alive)
         context_end(ctx, STK_CONTEXT_LOST,
-                    context_log_error(ctx, "CONTEXT_LOST", "the context's processes ended while the server was away"), true);
+                    context_log_error(ctx, "CONTEXT_LOST", "the context's processes ended while the server was away"),
+                    true);
 }
 
 /* Directories of contexts that ended while no server was there to remove them. */
@@ -151,6 +153,7 @@ int stk_core_recover(struct stk_core *core, struct stk_err *err)
         return -1;
     sweep_dirs(core);
     spool_sweep(core);
-    HASH_ITER(hh, core->contexts, ctx, tmp) resume(ctx);
+    HASH_ITER(hh, core->contexts, ctx, tmp)
+        resume(ctx);
     return 0;
 }

@@ -5,10 +5,11 @@
 #include <string.h>
 
 static const char *const job_names[STK_JOB_STATES] = {
-    [STK_JOB_QUEUED] = "QUEUED",     [STK_JOB_STARTING] = "STARTING", [STK_JOB_RUNNING] = "RUNNING",
-    [STK_JOB_CANCELLING] = "CANCELLING", [STK_JOB_FINISHED] = "FINISHED", [STK_JOB_ERROR] = "ERROR",
-    [STK_JOB_INVALID] = "INVALID",   [STK_JOB_KILLED] = "KILLED",     [STK_JOB_TIMED_OUT] = "TIMED_OUT",
-    [STK_JOB_LOST] = "LOST",
+    [STK_JOB_QUEUED] = "QUEUED",       [STK_JOB_STARTING] = "STARTING",
+    [STK_JOB_RUNNING] = "RUNNING",     [STK_JOB_CANCELLING] = "CANCELLING",
+    [STK_JOB_FINISHED] = "FINISHED",   [STK_JOB_ERROR] = "ERROR",
+    [STK_JOB_INVALID] = "INVALID",     [STK_JOB_KILLED] = "KILLED",
+    [STK_JOB_TIMED_OUT] = "TIMED_OUT", [STK_JOB_LOST] = "LOST",
 };
 
 #define TO(state) (1U << STK_JOB_##state)
@@ -91,44 +92,4 @@ bool stk_context_is_final(enum stk_context_state state)
 bool stk_context_may_move(enum stk_context_state from, enum stk_context_state to)
 {
     return context_moves[from] & 1U << to;
-}
-
-/* ---- rows */
-
-void stk_job_row_done(struct stk_job_row *row)
-{
-    stk_text_unref(row->context_name);
-    stk_text_unref(row->app);
-    stk_text_unref(row->class_path);
-    stk_text_unref(row->set);
-    stk_text_unref(row->binaries);
-    stk_text_unref(row->config);
-    stk_text_unref(row->error);
-    stk_text_unref(row->result);
-    stk_text_unref(row->result_file);
-    *row = (struct stk_job_row){ 0 };
-}
-
-void stk_job_rows_free(struct stk_job_row *rows, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        stk_job_row_done(&rows[i]);
-    free(rows);
-}
-
-void stk_context_row_done(struct stk_context_row *row)
-{
-    stk_text_unref(row->name);
-    stk_text_unref(row->spec);
-    stk_text_unref(row->application_id);
-    stk_text_unref(row->ui_url);
-    stk_text_unref(row->error);
-    *row = (struct stk_context_row){ 0 };
-}
-
-void stk_context_rows_free(struct stk_context_row *rows, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        stk_context_row_done(&rows[i]);
-    free(rows);
 }

@@ -13,7 +13,8 @@ struct worker *worker_find(struct context *ctx, const char *process)
 {
     struct worker *w;
 
-    LIST_FOREACH(w, &ctx->workers, link) {
+    LIST_FOREACH(w, &ctx->workers, link)
+    {
         if (strcmp(w->p.id.process, process) == 0)
             return w;
     }
@@ -49,7 +50,8 @@ void worker_free(struct worker *w)
 void worker_admit(struct worker *w)
 {
     if (w->p.context->keeper.conn)
-        stk_conn_send_take(w->p.context->keeper.conn, json_pack("{s:s, s:s}", "type", "admit", "worker", w->p.id.process));
+        stk_conn_send_take(w->p.context->keeper.conn,
+                           json_pack("{s:s, s:s}", "type", "admit", "worker", w->p.id.process));
 }
 
 struct worker *worker_start(struct context *ctx)
@@ -93,7 +95,8 @@ void workers_reap_idle(struct stk_core *core)
 
         if (ctx->row.state != STK_CONTEXT_RUNNING || ctx->n_queued > 0)
             continue;
-        LIST_FOREACH(w, &ctx->workers, link) {
+        LIST_FOREACH(w, &ctx->workers, link)
+        {
             if (w->state == W_READY && w->set && !w->job && now - w->idle_since_ms > core->o.worker_idle_timeout_ms)
                 worker_retire(w);
         }
@@ -130,8 +133,8 @@ void worker_send_run(struct job *job)
     binaries = binaries_with_paths(job);
     run = json_pack("{s:s, s:s, s:i, s:s, s:s, s:s%, s:s, s:o, s:n, s:s}", "type", "run", "job", job->row.id, "attempt",
                     job->row.attempt, "kind", "class", "class", stk_text_data(job->row.class_path), "config",
-                    stk_text_data(job->row.config), stk_text_len(job->row.config), "set", stk_text_data(job->row.set), "binaries",
-                    binaries, "pool", "description", stk_text_data(job->row.class_path));
+                    stk_text_data(job->row.config), stk_text_len(job->row.config), "set", stk_text_data(job->row.set),
+                    "binaries", binaries, "pool", "description", stk_text_data(job->row.class_path));
     if (run)
         stk_conn_send_take(job->worker->p.conn, run);
     else
@@ -143,7 +146,8 @@ static struct job *job_in_hand(struct worker *w, json_t *msg)
     const char *id = json_string_value(json_object_get(msg, "job"));
     struct job *job = w->job;
 
-    return job && id && strcmp(job->row.id, id) == 0 && json_integer_value(json_object_get(msg, "attempt")) == job->row.attempt
+    return job && id && strcmp(job->row.id, id) == 0 &&
+                   json_integer_value(json_object_get(msg, "attempt")) == job->row.attempt
                ? job
                : NULL;
 }
@@ -169,7 +173,8 @@ static void on_done(struct worker *w, json_t *msg)
     } else if (job) {
         /* its end first: were a crash to come between the two rows, the worker would have two jobs in hand */
         if (ctx->ending && !has_outcome(msg, "finished") && !has_outcome(msg, "invalid"))
-            job_settle(job, STK_JOB_ERROR, stk_text_ref(ctx->jobs_error)); /* Spark was stopped under it: not the job's fault */
+            job_settle(job, STK_JOB_ERROR,
+                       stk_text_ref(ctx->jobs_error)); /* Spark was stopped under it: not the job's fault */
         else
             job_settle_done(job, msg);
         queue_dispatch(ctx);
@@ -244,7 +249,8 @@ static bool lists_attempt(json_t *list, const struct job *job)
     json_array_foreach(list, i, entry) {
         const char *id = json_string_value(json_object_get(entry, "job"));
 
-        if (id && strcmp(id, job->row.id) == 0 && json_integer_value(json_object_get(entry, "attempt")) == job->row.attempt)
+        if (id && strcmp(id, job->row.id) == 0 &&
+            json_integer_value(json_object_get(entry, "attempt")) == job->row.attempt)
             return true;
     }
     return false;
@@ -352,7 +358,8 @@ void worker_exited(struct worker *w, json_t *exit)
         stk_conn_send_take(ctx->keeper.conn, json_pack("{s:s, s:s}", "type", "gone", "worker", w->p.id.process));
     worker_free(w);
     if (exit && !attached && !ctx->ending)
-        count_failed_attach(ctx, context_log_error(ctx, "CONTEXT_FAILED", "workers of the context end before they are attached"));
+        count_failed_attach(
+            ctx, context_log_error(ctx, "CONTEXT_FAILED", "workers of the context end before they are attached"));
     queue_dispatch(ctx);
     context_check_gone(ctx);
 }

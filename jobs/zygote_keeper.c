@@ -44,7 +44,8 @@ static void keeper_is_gone(struct context *ctx, json_t *exit)
     spool_remove_exit(ctx->core, ctx->row.id, "k");
     if (!ctx->ending) {
         if (json_is_integer(sig))
-            snprintf(what, sizeof what, "the keeper process of the context was ended by signal %d", (int)json_integer_value(sig));
+            snprintf(what, sizeof what, "the keeper process of the context was ended by signal %d",
+                     (int)json_integer_value(sig));
         else
             snprintf(what, sizeof what, "the keeper process of the context has ended with status %d",
                      (int)json_integer_value(json_object_get(exit, "status")));
@@ -91,7 +92,9 @@ static void on_broken(struct context *ctx, json_t *msg)
     if (ctx->ending)
         return;
     context_end(ctx, ctx->row.state == STK_CONTEXT_CREATING ? STK_CONTEXT_FAILED : STK_CONTEXT_LOST,
-                text ? stk_text_new(text, strlen(text)) : context_log_error(ctx, "CONTEXT_FAILED", "Spark could not be started"), false);
+                text ? stk_text_new(text, strlen(text))
+                     : context_log_error(ctx, "CONTEXT_FAILED", "Spark could not be started"),
+                false);
 }
 
 static void on_admitted(struct context *ctx, json_t *msg)
@@ -102,9 +105,9 @@ static void on_admitted(struct context *ctx, json_t *msg)
     if (!w || w->state != W_ADMITTING || !ctx->zygote.conn)
         return;
     w->state = W_FORKING;
-    stk_conn_send_take(ctx->zygote.conn,
-                       json_pack("{s:s, s:s, s:s, s:{s:O, s:O}}", "type", "fork", "process", process, "role", "worker", "gateway",
-                                 "port", json_object_get(msg, "port"), "secret", json_object_get(msg, "secret")));
+    stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s, s:s, s:{s:O, s:O}}", "type", "fork", "process", process,
+                                                   "role", "worker", "gateway", "port", json_object_get(msg, "port"),
+                                                   "secret", json_object_get(msg, "secret")));
 }
 
 static void on_cancelled(struct context *ctx, json_t *msg)
@@ -112,7 +115,8 @@ static void on_cancelled(struct context *ctx, json_t *msg)
     const char *id = json_string_value(json_object_get(msg, "job"));
     struct job *job = id ? job_find(ctx->core, id) : NULL;
 
-    if (job && job->row.state == STK_JOB_CANCELLING && json_integer_value(json_object_get(msg, "attempt")) == job->row.attempt)
+    if (job && job->row.state == STK_JOB_CANCELLING &&
+        json_integer_value(json_object_get(msg, "attempt")) == job->row.attempt)
         cancel_keeper_over(job);
 }
 
@@ -123,13 +127,15 @@ bool context_message(struct process *p, const char *type, json_t *msg)
         const char *type;
         void (*fn)(struct context *ctx, json_t *msg);
     } handlers[] = {
-        { ROLE_ZYGOTE, "forked", on_forked },   { ROLE_ZYGOTE, "exited", on_exited },     { ROLE_KEEPER, "started", on_started },
-        { ROLE_KEEPER, "failed", on_broken },   { ROLE_KEEPER, "ended", on_broken },      { ROLE_KEEPER, "admitted", on_admitted },
+        { ROLE_ZYGOTE, "forked", on_forked },       { ROLE_ZYGOTE, "exited", on_exited },
+        { ROLE_KEEPER, "started", on_started },     { ROLE_KEEPER, "failed", on_broken },
+        { ROLE_KEEPER, "ended", on_broken },        { ROLE_KEEPER, "admitted", on_admitted },
         { ROLE_KEEPER, "cancelled", on_cancelled },
     };
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
-        stk_info("context", "phase", "context", p->context->row.id, "phase", json_string_value(json_object_get(msg, "phase")));
+        stk_info("context", "phase", "context", p->context->row.id, "phase",
+                 json_string_value(json_object_get(msg, "phase")));
         return true;
     }
     for (size_t i = 0; i < STK_LEN(handlers); i++) {
@@ -146,7 +152,8 @@ bool context_message(struct process *p, const char *type, json_t *msg)
 static void fork_keeper(struct context *ctx)
 {
     ctx->keeper_forked = true;
-    stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s, s:s}", "type", "fork", "process", "k", "role", "keeper"));
+    stk_conn_send_take(ctx->zygote.conn,
+                       json_pack("{s:s, s:s, s:s}", "type", "fork", "process", "k", "role", "keeper"));
 }
 
 static bool lists_process(json_t *list, const char *process)
@@ -154,9 +161,9 @@ static bool lists_process(json_t *list, const char *process)
     json_t *entry;
     size_t i;
 
-    json_array_foreach(list, i, entry)
-    {
-        const char *name = json_is_string(entry) ? json_string_value(entry) : json_string_value(json_object_get(entry, "process"));
+    json_array_foreach(list, i, entry) {
+        const char *name =
+            json_is_string(entry) ? json_string_value(entry) : json_string_value(json_object_get(entry, "process"));
 
         if (name && strcmp(name, process) == 0)
             return true;
@@ -173,8 +180,7 @@ static void zygote_hello(struct context *ctx, json_t *hello)
     if (ctx->ending) {
         context_tell_to_stop(ctx, ctx->core->o.stop_grace_ms);
     }
-    json_array_foreach(children, i, entry)
-    {
+    json_array_foreach(children, i, entry) {
         const char *process = json_string_value(json_object_get(entry, "process"));
 
         if (process && strcmp(process, "k") != 0 && !worker_find(ctx, process))
@@ -182,8 +188,10 @@ static void zygote_hello(struct context *ctx, json_t *hello)
         else
             on_forked(ctx, entry);
     }
-    json_array_foreach(exits, i, entry) on_exited(ctx, entry);
-    for (w = LIST_FIRST(&ctx->workers); w; w = next) { /* those it knows nothing of never came to be, or are long gone */
+    json_array_foreach(exits, i, entry)
+        on_exited(ctx, entry);
+    for (w = LIST_FIRST(&ctx->workers); w;
+         w = next) { /* those it knows nothing of never came to be, or are long gone */
         next = LIST_NEXT(w, link);
         if (w->state != W_ADMITTING && !lists_process(children, w->p.id.process))
             worker_exited(w, NULL);
@@ -208,8 +216,7 @@ static void keeper_hello(struct context *ctx, json_t *hello)
         on_started(ctx, json_object_get(hello, "started"));
     else if (state && (strcmp(state, "failed") == 0 || strcmp(state, "ended") == 0))
         on_broken(ctx, hello);
-    json_array_foreach(workers, i, entry)
-    {
+    json_array_foreach(workers, i, entry) {
         const char *process = json_string_value(entry);
 
         if (process && !worker_find(ctx, process))
@@ -227,7 +234,8 @@ static void keeper_hello(struct context *ctx, json_t *hello)
     queue_dispatch(ctx);
 }
 
-bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello, const char **ret_refusal)
+bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello,
+                   const char **ret_refusal)
 {
     bool is_zygote = strcmp(role, "zygote") == 0;
     struct process *p = is_zygote ? &ctx->zygote : &ctx->keeper;

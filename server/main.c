@@ -56,7 +56,8 @@ static const char usage[] =
     "  --print-config       print the configuration in force, as a file, and exit\n"
     "  --check-config       check the configuration and exit\n"
     "  --version, --help\n"
-    "It runs in the foreground and logs to standard error. SIGTERM and SIGINT end it and its contexts; SIGUSR2 ends it\n"
+    "It runs in the foreground and logs to standard error. SIGTERM and SIGINT end it and its contexts; SIGUSR2 ends "
+    "it\n"
     "and leaves the contexts running for the next one.\n";
 
 struct options {
@@ -68,10 +69,14 @@ struct options {
 static int parse_options(int argc, char **argv, struct options *o)
 {
     static const struct option table[] = {
-        { "config", required_argument, NULL, 'c' },   { "listen", required_argument, NULL, 'l' },
-        { "state-dir", required_argument, NULL, 's' }, { "print-config", no_argument, NULL, 'p' },
-        { "check-config", no_argument, NULL, 'k' },   { "version", no_argument, NULL, 'v' },
-        { "help", no_argument, NULL, 'h' },           { 0 },
+        { "config", required_argument, NULL, 'c' },
+        { "listen", required_argument, NULL, 'l' },
+        { "state-dir", required_argument, NULL, 's' },
+        { "print-config", no_argument, NULL, 'p' },
+        { "check-config", no_argument, NULL, 'k' },
+        { "version", no_argument, NULL, 'v' },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
     };
     int c;
 
@@ -147,7 +152,8 @@ static int lock_state_dir(struct server *s, struct stk_err *err)
 
         pid[got > 0 ? got : 0] = '\0';
         pid[strcspn(pid, "\n")] = '\0';
-        return stk_fail(err, STK_CONFLICT, "the state directory %.150s is in use by another server (pid %s)", s->state_dir, pid);
+        return stk_fail(err, STK_CONFLICT, "the state directory %.150s is in use by another server (pid %s)",
+                        s->state_dir, pid);
     }
     n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
     if (ftruncate(s->lock_fd, 0) < 0 || pwrite(s->lock_fd, pid, (size_t)n, 0) != n)
@@ -206,7 +212,9 @@ static int start_core(struct server *s, struct stk_err *err)
                      .max_unpacked_bytes = (uint64_t)c->max_unpacked_bytes,
                      .max_path_bytes = stk_archive_default_limits.max_path_bytes },
     };
-    struct stk_store_options store = { .dir_fd = s->state_fd, .dir = s->state_dir, .post = stk_loop_poster, .queue_max = STORE_QUEUE, .gather = true };
+    struct stk_store_options store = {
+        .dir_fd = s->state_fd, .dir = s->state_dir, .post = stk_loop_poster, .queue_max = STORE_QUEUE, .gather = true
+    };
 
     if (stk_state_dirs_make(s->state_fd, err) < 0 || !(s->loop = stk_loop_new(err)))
         return -1;
@@ -257,7 +265,7 @@ static void block_signals(sigset_t *set)
     sigaddset(set, SIGINT);
     sigaddset(set, SIGHUP);
     sigaddset(set, SIGUSR2);
-    sigaddset(set, SIGRTMIN); /* "the core has stopped" */
+    sigaddset(set, SIGRTMIN);              /* "the core has stopped" */
     pthread_sigmask(SIG_BLOCK, set, NULL); /* before the first thread: they all inherit it */
     signal(SIGPIPE, SIG_IGN);
 }
@@ -320,7 +328,8 @@ static void shut_down(struct server *s, bool contexts_left)
     snprintf(counts[0], sizeof counts[0], "%llu", (unsigned long long)commits);
     snprintf(counts[1], sizeof counts[1], "%llu", (unsigned long long)commands);
     stk_store_close(s->store);
-    stk_info("main", "stopped", "contexts", contexts_left ? "left running" : "none", "commits", counts[0], "commands", counts[1]);
+    stk_info("main", "stopped", "contexts", contexts_left ? "left running" : "none", "commits", counts[0], "commands",
+             counts[1]);
     if (contexts_left)
         _exit(0); /* HTTP threads may wait for jobs that go on without us */
     stk_core_free(s->core);

@@ -56,22 +56,26 @@ static bool find_beside(const char *const *places, int mode, char ret[4096])
 
 static int find_python(const char *configured, char ret[4096], struct stk_err *err)
 {
-    static const char *const places[] = { "venv/bin/python", "../venv/bin/python", "../lib/stoker/venv/bin/python", NULL };
+    static const char *const places[] = { "venv/bin/python", "../venv/bin/python", "../lib/stoker/venv/bin/python",
+                                          NULL };
 
     if (*configured) {
         if (strchr(configured, '/') ? access(configured, X_OK) == 0 : find_in_path(configured, ret))
             return strchr(configured, '/') ? copy_path(ret, configured, err) : 0;
-        return stk_fail(err, STK_INVALID, "no Python: '%s' (setting 'python') is not a program that can be run", configured);
+        return stk_fail(err, STK_INVALID, "no Python: '%s' (setting 'python') is not a program that can be run",
+                        configured);
     }
     if (find_beside(places, X_OK, ret) || find_in_path("python3", ret))
         return 0;
-    return stk_fail(err, STK_INVALID,
-                    "no Python: neither build/venv nor python3 in PATH; run 'make venv' or set 'python' in the configuration");
+    return stk_fail(
+        err, STK_INVALID,
+        "no Python: neither build/venv nor python3 in PATH; run 'make venv' or set 'python' in the configuration");
 }
 
 static int find_runner(const char *configured, char ret[4096], struct stk_err *err)
 {
-    static const char *const places[] = { "../python-runner", "../../python-runner", "../lib/stoker/python-runner", NULL };
+    static const char *const places[] = { "../python-runner", "../../python-runner", "../lib/stoker/python-runner",
+                                          NULL };
     char found[4096], probe[PATH_MAX];
 
     if (*configured ? copy_path(found, configured, err) < 0 : !find_beside(places, R_OK | X_OK, found))
@@ -141,12 +145,14 @@ static int check_packages(struct stk_runtime *rt, struct stk_err *err)
     versions = json_loads(out, 0, NULL);
     for (size_t i = 0; i < STK_LEN(needed); i++) {
         if (!json_is_string(json_object_get(versions, needed[i])))
-            return stk_fail(err, STK_INVALID,
-                            "no %s: it is not installed for %.120s; run 'make venv' or set 'python' in the configuration", needed[i],
-                            rt->python);
+            return stk_fail(
+                err, STK_INVALID,
+                "no %s: it is not installed for %.120s; run 'make venv' or set 'python' in the configuration",
+                needed[i], rt->python);
     }
     snprintf(rt->versions, sizeof rt->versions, "Python %.60s, pyspark %.60s",
-             json_string_value(json_object_get(versions, "python")), json_string_value(json_object_get(versions, "pyspark")));
+             json_string_value(json_object_get(versions, "python")),
+             json_string_value(json_object_get(versions, "pyspark")));
     return 0;
 }
 

@@ -39,7 +39,8 @@ int stk_upload_commit(struct stk_upload *up, const char *name, enum stk_binary_t
                       struct stk_err *err);
 void stk_upload_abort(struct stk_upload *up); /* NULL is fine */
 
-int stk_binary_get(struct stk_core *core, const char *name, struct stk_binary_row *ret, struct stk_err *err); /* newest */
+int stk_binary_get(struct stk_core *core, const char *name, struct stk_binary_row *ret,
+                   struct stk_err *err); /* newest */
 
 /* The newest version of each name, by name. Release with stk_binary_rows_free(). */
 int stk_binary_list(struct stk_core *core, struct stk_binary_row **ret, size_t *ret_n, struct stk_err *err);

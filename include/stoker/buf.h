@@ -26,7 +26,8 @@ void stk_buf_done(struct stk_buf *b);
 int stk_buf_add(struct stk_buf *b, const void *bytes, size_t n); /* 0, or -1: out of memory (also in b->failed) */
 int stk_buf_add_str(struct stk_buf *b, const char *text);
 int stk_buf_printf(struct stk_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-char *stk_buf_steal(struct stk_buf *b); /* the data ("" for an empty buffer), now the caller's to free(); NULL if failed */
+char *stk_buf_steal(
+    struct stk_buf *b); /* the data ("" for an empty buffer), now the caller's to free(); NULL if failed */
 
 /* ---- immutable text shared by reference count */
 
@@ -86,11 +87,11 @@ static inline int stk_steal_fd(int *fd)
     *fd = -1;
     return taken;
 }
-#define stk_steal_ptr(pp)              \
-    ({                                 \
+#define stk_steal_ptr(pp)               \
+    ({                                  \
         __auto_type stk_taken_ = *(pp); \
-        *(pp) = NULL;                  \
-        stk_taken_;                    \
+        *(pp) = NULL;                   \
+        stk_taken_;                     \
     })
 
 #define STK_LEN(array) (sizeof(array) / sizeof *(array))

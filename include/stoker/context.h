@@ -30,7 +30,8 @@ bool stk_context_may_move(enum stk_context_state from, enum stk_context_state to
 struct stk_context_row {
     char id[STK_UUID_MAX];
     struct stk_text *name;
-    struct stk_text *spec; /* JSON: what stk_context_create() was given, completed with defaults; NULL when read by a list */
+    struct stk_text
+        *spec; /* JSON: what stk_context_create() was given, completed with defaults; NULL when read by a list */
     enum stk_context_state state;
     struct stk_text *application_id; /* NULL until RUNNING */
     struct stk_text *ui_url;         /* NULL: none */
@@ -43,12 +44,12 @@ void stk_context_rows_free(struct stk_context_row *rows, size_t n);
 
 struct stk_context_spec {
     const char *name;
-    const char *kind;      /* "session", "spark", "sql", "hive" */
-    json_t *spark_conf;    /* borrowed; object of strings, beats the server's defaults */
-    json_t *hadoop_conf;   /* borrowed; object of strings, or NULL */
-    json_t *python_paths;  /* borrowed; array of strings, or NULL */
-    json_t *settings;      /* borrowed; what jobs see as runtime.contextConfig */
-    int max_jobs;          /* 0: the server's default */
+    const char *kind;     /* "session", "spark", "sql", "hive" */
+    json_t *spark_conf;   /* borrowed; object of strings, beats the server's defaults */
+    json_t *hadoop_conf;  /* borrowed; object of strings, or NULL */
+    json_t *python_paths; /* borrowed; array of strings, or NULL */
+    json_t *settings;     /* borrowed; what jobs see as runtime.contextConfig */
+    int max_jobs;         /* 0: the server's default */
 };
 
 /*

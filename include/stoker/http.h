@@ -22,9 +22,10 @@ struct stk_reply;
 
 /* ---- request */
 
-const char *stk_request_method(const struct stk_request *r); /* after _method and HEAD -> GET were applied: "GET", ... */
-const char *stk_request_path(const struct stk_request *r);   /* raw, as sent, without the query */
-const char *stk_request_url(const struct stk_request *r);    /* absolute, with the query: for Location headers */
+const char *stk_request_method(
+    const struct stk_request *r);                          /* after _method and HEAD -> GET were applied: "GET", ... */
+const char *stk_request_path(const struct stk_request *r); /* raw, as sent, without the query */
+const char *stk_request_url(const struct stk_request *r);  /* absolute, with the query: for Location headers */
 const char *stk_request_header(const struct stk_request *r, const char *name); /* NULL: not sent */
 const char *stk_request_param(const struct stk_request *r, const char *name);  /* {name} of the route, decoded once */
 
@@ -72,7 +73,7 @@ typedef void stk_handler(struct stk_request *request, struct stk_reply *reply, v
 
 struct stk_route {
     const char *method; /* "GET", ... */
-    const char *path;   /* "/jobs/{id}/config": {x} is exactly one segment; a trailing slash is accepted on every route */
+    const char *path; /* "/jobs/{id}/config": {x} is exactly one segment; a trailing slash is accepted on every route */
     stk_handler *handler;
     uint64_t max_body; /* bytes; 0: the server's default */
 };
@@ -84,8 +85,9 @@ struct stk_route {
 typedef void stk_render_error(struct stk_reply *reply, int status, const char *message);
 
 struct stk_dialect {
-    const char *name;               /* "sjs" */
-    const char *const *prefixes;    /* first path segments that are this dialect's ("jobs", ...), NULL-ended; "" is the root */
+    const char *name; /* "sjs" */
+    const char *const
+        *prefixes; /* first path segments that are this dialect's ("jobs", ...), NULL-ended; "" is the root */
     const struct stk_route *routes; /* ended by a NULL method */
     stk_render_error *render_error;
     void *arg; /* given to the handlers */

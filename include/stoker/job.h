@@ -62,18 +62,18 @@ struct stk_job_row {
     char id[STK_UUID_MAX];
     char context_id[STK_UUID_MAX];
     struct stk_text *context_name;
-    struct stk_text *app;      /* the binary's name as the client gave it */
+    struct stk_text *app; /* the binary's name as the client gave it */
     struct stk_text *class_path;
-    struct stk_text *set;      /* name of the binary set */
-    struct stk_text *binaries; /* JSON array of {name, version, digest, type} */
-    struct stk_text *config;   /* JSON object; NULL when read by a list or a get */
-    struct stk_text *error;    /* JSON object of PROTOCOL.md section 7; NULL unless the state has one */
-    struct stk_text *result;   /* JSON text; NULL: none, or in result_file */
+    struct stk_text *set;         /* name of the binary set */
+    struct stk_text *binaries;    /* JSON array of {name, version, digest, type} */
+    struct stk_text *config;      /* JSON object; NULL when read by a list or a get */
+    struct stk_text *error;       /* JSON object of PROTOCOL.md section 7; NULL unless the state has one */
+    struct stk_text *result;      /* JSON text; NULL: none, or in result_file */
     struct stk_text *result_file; /* name in results/; NULL: none */
     int64_t result_bytes;
     enum stk_job_state state;
-    int attempt; /* 0: never handed to a worker */
-    struct stk_process_id worker; /* of the last attempt */
+    int attempt;                                /* 0: never handed to a worker */
+    struct stk_process_id worker;               /* of the last attempt */
     int64_t submitted_us, started_us, ended_us; /* wall time; 0: not yet */
 };
 void stk_job_row_done(struct stk_job_row *row);
@@ -110,7 +110,8 @@ int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, en
 
 /* ---- reads: committed rows, straight from the store; any thread */
 
-int stk_job_get(struct stk_core *core, const char *id, struct stk_job_row *ret, struct stk_err *err); /* STK_NOT_FOUND */
+int stk_job_get(struct stk_core *core, const char *id, struct stk_job_row *ret,
+                struct stk_err *err); /* STK_NOT_FOUND */
 
 /* The config that was posted, as JSON text; *ret is the caller's to unref. STK_NOT_FOUND. */
 int stk_job_config(struct stk_core *core, const char *id, struct stk_text **ret, struct stk_err *err);

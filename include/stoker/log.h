@@ -11,7 +11,7 @@
 
 enum stk_log_level { STK_LOG_DEBUG, STK_LOG_INFO, STK_LOG_WARN, STK_LOG_ERROR };
 
-void stk_log_set_level(enum stk_log_level level); /* before the first thread */
+void stk_log_set_level(enum stk_log_level level);                   /* before the first thread */
 int stk_log_level_parse(const char *name, enum stk_log_level *ret); /* 0, or -1: not a level */
 
 /* pairs: alternating key (const char *) and value (const char *, NULL is skipped with its key), ended by a NULL key. */

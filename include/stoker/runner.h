@@ -24,7 +24,8 @@ struct stk_runner_events {
      */
     void (*hello)(void *arg, struct stk_conn *conn, json_t *msg);
     void (*message)(void *arg, struct stk_conn *conn, const char *type, json_t *msg); /* only after welcome */
-    void (*closed)(void *arg, struct stk_conn *conn); /* only after welcome; by the peer, or because it broke the protocol */
+    void (*closed)(void *arg,
+                   struct stk_conn *conn); /* only after welcome; by the peer, or because it broke the protocol */
     void *arg;
 };
 
@@ -54,8 +55,8 @@ int stk_process_identify(pid_t pid, struct stk_process_id *ret, struct stk_err *
  * its pid belongs to another process, or to another boot). Free in fn or before.
  */
 struct stk_watch;
-struct stk_watch *stk_watch_new(struct stk_loop *loop, const struct stk_process_id *id, void (*fn)(void *arg), void *arg,
-                                struct stk_err *err);
+struct stk_watch *stk_watch_new(struct stk_loop *loop, const struct stk_process_id *id, void (*fn)(void *arg),
+                                void *arg, struct stk_err *err);
 int stk_watch_kill(struct stk_watch *w, int sig); /* to this process only; 0, or -1: it is gone */
 void stk_watch_free(struct stk_watch *w);         /* NULL is fine */
 
@@ -68,6 +69,7 @@ struct stk_spawn {
 };
 
 /* Starts a process in a session of its own, so that it outlives us, and reaps it when it ends. Fills pid, start_time, boot_id. */
-int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret, struct stk_err *err);
+int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret,
+                     struct stk_err *err);
 
 #endif

@@ -22,12 +22,12 @@ struct stk_store;
 typedef void stk_store_done_fn(void *arg, const struct stk_err *err);
 
 struct stk_store_options {
-    int dir_fd;           /* the state directory, borrowed for the store's life */
-    const char *dir;      /* the same as a path */
-    stk_post_fn *post;    /* how done callbacks reach the loop */
+    int dir_fd;        /* the state directory, borrowed for the store's life */
+    const char *dir;   /* the same as a path */
+    stk_post_fn *post; /* how done callbacks reach the loop */
     void *post_to;
-    size_t queue_max;     /* commands that may wait before new work is refused with STK_LIMIT */
-    bool gather;          /* commands wait for stk_store_flush(), so that those of one turn of the loop share a transaction */
+    size_t queue_max; /* commands that may wait before new work is refused with STK_LIMIT */
+    bool gather; /* commands wait for stk_store_flush(), so that those of one turn of the loop share a transaction */
 };
 
 /*
@@ -46,15 +46,15 @@ void stk_store_flush(struct stk_store *store);
  * A new job, QUEUED or already STARTING, with its event. Fails with STK_NOT_FOUND, "appName <app> not found", when a version in
  * `versions` has been deleted meanwhile. row is copied (texts by reference).
  */
-int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, const int64_t *versions, size_t n_versions,
-                            stk_store_done_fn *done, void *arg, struct stk_err *err);
+int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, const int64_t *versions,
+                            size_t n_versions, stk_store_done_fn *done, void *arg, struct stk_err *err);
 
 /* A transition: state, attempt, worker, times, error and result of the row with its event. Never refused for load. */
 int stk_store_job_moved(struct stk_store *s, const struct stk_job_row *row, stk_store_done_fn *done, void *arg,
                         struct stk_err *err);
 
-int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
-                              struct stk_err *err);
+int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done,
+                              void *arg, struct stk_err *err);
 int stk_store_context_moved(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
                             struct stk_err *err);
 
@@ -69,17 +69,18 @@ int stk_store_process_ended(struct stk_store *s, const char *context_id, const c
  * after -1. Both are on the disk already (fsync, stk_archive_unpack()): the writer must not wait for a large one.
  * Fills version and uploaded_us of *row before done is called; row must live until then.
  */
-int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp, const char *unpacked_tmp,
-                           stk_store_done_fn *done, void *arg, struct stk_err *err);
+int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp,
+                           const char *unpacked_tmp, stk_store_done_fn *done, void *arg, struct stk_err *err);
 /* Deletes all versions of a name, unlinks bytes nobody refers to. STK_NOT_FOUND: there is none. */
-int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg, struct stk_err *err);
+int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg,
+                             struct stk_err *err);
 
 /* ---- reads */
 
 int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err);
 int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err);
-int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
-                       struct stk_err *err);
+int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
+                       size_t *ret_n, struct stk_err *err);
 int stk_store_context_get(struct stk_store *s, const char *name, struct stk_context_row *ret, struct stk_err *err);
 int stk_store_context_list(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err);
 int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binary_row *ret, struct stk_err *err);

@@ -144,7 +144,8 @@ void stk_conn_welcome(struct stk_conn *c, void *user)
 {
     c->user = user;
     c->welcomed = true;
-    stk_conn_send_take(c, json_pack("{s:s, s:i, s:i}", "type", "welcome", "protocol", STK_PROTOCOL, "server_pid", (int)getpid()));
+    stk_conn_send_take(
+        c, json_pack("{s:s, s:i, s:i}", "type", "welcome", "protocol", STK_PROTOCOL, "server_pid", (int)getpid()));
 }
 
 void stk_conn_refuse(struct stk_conn *c, const char *reason)
@@ -296,7 +297,8 @@ static int load_token(struct stk_runner *r, int dir, struct stk_err *err)
     }
     stk_random_hex(r->token, TOKEN_HEX / 2);
     fd = openat(dir, "token.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || write(fd, r->token, TOKEN_HEX) != TOKEN_HEX || fsync(fd) < 0 || renameat(dir, "token.tmp", dir, "token") < 0)
+    if (fd < 0 || write(fd, r->token, TOKEN_HEX) != TOKEN_HEX || fsync(fd) < 0 ||
+        renameat(dir, "token.tmp", dir, "token") < 0)
         return stk_fail_sys(err, errno, "cannot write the file 'token' in the state directory");
     return 0;
 }

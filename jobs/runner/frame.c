@@ -71,8 +71,8 @@ int stk_frame_decoder_next(struct stk_frame_decoder *d, struct stk_frame *ret, s
     len = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
     if (len == 0 || len > d->max_len) {
         d->broken = true;
-        return stk_fail(err, STK_RUNNER, "a frame of %lu bytes was announced; 1 to %zu are accepted", (unsigned long)len,
-                        d->max_len);
+        return stk_fail(err, STK_RUNNER, "a frame of %lu bytes was announced; 1 to %zu are accepted",
+                        (unsigned long)len, d->max_len);
     }
     if (d->end - d->start - STK_FRAME_HEADER < len)
         return 0;

@@ -17,7 +17,8 @@ struct stk_conn {
     struct stk_frame_decoder *decoder;
     void *user;
     bool welcomed, closing, dirty;
-    struct stk_buf out; /* frames of this turn of the loop, written together: one system call, one wake-up of the peer */
+    struct stk_buf
+        out; /* frames of this turn of the loop, written together: one system call, one wake-up of the peer */
     LIST_ENTRY(stk_conn) link, dirty_link;
 };
 

@@ -42,7 +42,8 @@ int stk_process_identify(pid_t pid, struct stk_process_id *ret, struct stk_err *
     if (read_file(path, stat, sizeof stat) < 0 || !(p = strrchr(stat, ')')))
         return stk_fail(err, STK_NOT_FOUND, "there is no process %ld", (long)pid);
     /* after the command's name: state is field 3, the start time field 22 */
-    if (sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state, &start) != 2)
+    if (sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state,
+               &start) != 2)
         return stk_fail(err, STK_INTERNAL, "cannot read %s", path);
     if (state == 'Z' || state == 'X')
         return stk_fail(err, STK_NOT_FOUND, "process %ld has ended", (long)pid);
@@ -71,8 +72,8 @@ static void on_ended(uv_poll_t *poll, int status, int events)
     w->fn(w->arg);
 }
 
-struct stk_watch *stk_watch_new(struct stk_loop *loop, const struct stk_process_id *id, void (*fn)(void *arg), void *arg,
-                                struct stk_err *err)
+struct stk_watch *stk_watch_new(struct stk_loop *loop, const struct stk_process_id *id, void (*fn)(void *arg),
+                                void *arg, struct stk_err *err)
 {
     struct stk_process_id now;
     stk_auto_fd fd = -1;
@@ -147,7 +148,8 @@ static void on_exit_status(uv_process_t *process, int64_t status, int sig)
     uv_close((uv_handle_t *)process, free_process);
 }
 
-int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret, struct stk_err *err)
+int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret,
+                     struct stk_err *err)
 {
     uv_process_t *process = calloc(1, sizeof *process);
     uv_stdio_container_t stdio[] = {

@@ -75,9 +75,15 @@ void stk_err_prefix(struct stk_err *err, const char *fmt, ...)
 const char *stk_code_name(enum stk_code code)
 {
     static const char *const names[] = {
-        [STK_OK] = "ok",           [STK_INVALID] = "invalid", [STK_NOT_FOUND] = "not found",
-        [STK_CONFLICT] = "conflict", [STK_LIMIT] = "limit",     [STK_TIMEOUT] = "timeout",
-        [STK_RUNNER] = "runner",   [STK_FULL] = "disk full",  [STK_INTERNAL] = "internal",
+        [STK_OK] = "ok",
+        [STK_INVALID] = "invalid",
+        [STK_NOT_FOUND] = "not found",
+        [STK_CONFLICT] = "conflict",
+        [STK_LIMIT] = "limit",
+        [STK_TIMEOUT] = "timeout",
+        [STK_RUNNER] = "runner",
+        [STK_FULL] = "disk full",
+        [STK_INTERNAL] = "internal",
     };
 
     return (size_t)code < STK_LEN(names) ? names[code] : "unknown";

@@ -87,7 +87,9 @@ void stk_log(enum stk_log_level level, const char *module, const char *message, 
 
     if (level < threshold)
         return;
-    put(&l, head, (size_t)snprintf(head, sizeof head, "%s %-5s %-7s ", stk_time_utc(when, stk_wall_us()), level_names[level], module));
+    put(&l, head,
+        (size_t)snprintf(head, sizeof head, "%s %-5s %-7s ", stk_time_utc(when, stk_wall_us()), level_names[level],
+                         module));
     put(&l, message, strlen(message));
     va_start(args, message);
     while ((key = va_arg(args, const char *))) {

@@ -12,16 +12,17 @@ static void job_moves_are_those_of_the_diagram(void **state)
 {
     /* one row per state, one column per target: Q S R C F E I K T L */
     static const char *const allowed[STK_JOB_STATES] = {
-        [STK_JOB_QUEUED] = ".x...x.xx.",   [STK_JOB_STARTING] = "x.xxxxx..x", [STK_JOB_RUNNING] = "x..xxxx..x",
+        [STK_JOB_QUEUED] = ".x...x.xx.",     [STK_JOB_STARTING] = "x.xxxxx..x", [STK_JOB_RUNNING] = "x..xxxx..x",
         [STK_JOB_CANCELLING] = "....xxxxxx", [STK_JOB_FINISHED] = "..........", [STK_JOB_ERROR] = "..........",
-        [STK_JOB_INVALID] = "..........",  [STK_JOB_KILLED] = "..........",   [STK_JOB_TIMED_OUT] = "..........",
+        [STK_JOB_INVALID] = "..........",    [STK_JOB_KILLED] = "..........",   [STK_JOB_TIMED_OUT] = "..........",
         [STK_JOB_LOST] = "..........",
     };
 
     (void)state;
     for (int from = 0; from < STK_JOB_STATES; from++) {
         for (int to = 0; to < STK_JOB_STATES; to++)
-            assert_int_equal(allowed[from][to] == 'x', stk_job_may_move((enum stk_job_state)from, (enum stk_job_state)to));
+            assert_int_equal(allowed[from][to] == 'x',
+                             stk_job_may_move((enum stk_job_state)from, (enum stk_job_state)to));
         assert_int_equal(strchr(allowed[from], 'x') == NULL, stk_job_is_final((enum stk_job_state)from));
     }
 }
