@@ -158,7 +158,11 @@ int stk_upload_commit(struct stk_upload *up, const char *name, enum stk_binary_t
     int rc;
 
     *ret = (struct stk_binary_row){ 0 };
-    if (check_and_unpack(up, err) < 0 || !(a = calloc(1, sizeof *a))) {
+    a = calloc(1, sizeof *a);
+    if (!a)
+        stk_fail(err, STK_INTERNAL, "out of memory");
+    if (!a || check_and_unpack(up, err) < 0) {
+        free(a);
         stk_upload_abort(up);
         return -1;
     }

@@ -62,10 +62,10 @@ void cancel_resume(struct job *job)
     send_keeper(job);
     if (job->worker_over)
         return;
-    if (!job->timer)
-        job->timer = stk_timer_new(job->core->loop, on_grace_over, job);
-    if (job->timer)
-        stk_timer_set(job->timer, job->killed ? 0 : job->core->o.cancel_grace_ms);
+    if (!job->grace)
+        job->grace = stk_timer_new(job->core->loop, on_grace_over, job);
+    if (job->grace)
+        stk_timer_set(job->grace, job->killed ? 0 : job->core->o.cancel_grace_ms);
 }
 
 void cancel_begin(struct job *job, enum cancel_reason reason)

@@ -133,8 +133,10 @@ void context_watch(struct process *p)
     p->known = true;
     stk_watch_free(p->watch);
     p->watch = stk_watch_new(p->context->core->loop, &p->id, on_process_ended, p, &err);
-    if (!p->watch)
+    if (!p->watch && err.code == STK_NOT_FOUND)
         p->dead = true;
+    else if (!p->watch) /* out of descriptors, say: nothing is known of it; tried again */
+        stk_error("context", "cannot watch a process", "process", p->id.process, "why", err.msg);
 }
 
 bool context_found(struct process *p, pid_t pid)
@@ -328,7 +330,7 @@ void context_check_gone(struct context *ctx)
     }
     LIST_FOREACH(w, &ctx->workers, link)
     {
-        alive |= w->p.watch != NULL;
+        alive |= is_alive(&w->p);
         kill_process(&w->p);
     }
     if (alive)
@@ -363,7 +365,7 @@ void context_launch_or_end(struct context *ctx)
 
 static void restart(struct context *ctx)
 {
-    ctx->ending = ctx->closed = ctx->last_row = ctx->keeper_forked = false;
+    ctx->ending = ctx->closed = ctx->last_row = false;
     ctx->failed_attaches = 0;
     stk_text_unref(ctx->jobs_error);
     ctx->jobs_error = NULL;
@@ -400,7 +402,7 @@ static void on_committed(void *arg, const struct stk_err *err)
     struct context *ctx = arg;
 
     ctx->commits--;
-    if (err) {
+    if (err && !ctx->abandoned) {
         stk_error("context", "transition not written, will be tried again", "context", ctx->row.id, "why", err->msg);
         if (ctx->last_row)
             stk_timer_set(ctx->timer, RETRY_COMMIT_MS);

@@ -57,8 +57,9 @@ static void on_created(void *arg, const struct stk_err *err)
     ctx->commits--;
     if (err) {
         context_answer_creators(ctx, err);
-        context_dir_remove(ctx->core, ctx->row.id, NULL, NULL);
-        context_free(ctx);
+        ticket_answer_all(&ctx->stoppers, NULL);
+        ctx->abandoned = true; /* somebody may have ended it meanwhile: it goes the way of all contexts */
+        context_end(ctx, STK_CONTEXT_FAILED, NULL, true);
         return;
     }
     context_launch_or_end(ctx);
@@ -124,10 +125,13 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
     c->row.name = stk_text_new(spec->name, strlen(spec->name));
     c->row.spec = context_spec_text(core, spec, c->row.id);
     c->row.max_jobs = spec->max_jobs > 0 ? spec->max_jobs : core->o.max_jobs;
-    if (!c->row.name || !c->row.spec || context_dir_make(core, c->row.id, stk_text_data(c->row.spec), err) < 0) {
+    rc = c->row.name && c->row.spec ? context_dir_make(core, c->row.id, stk_text_data(c->row.spec), err)
+                                    : stk_fail(err, STK_INTERNAL, "out of memory");
+    if (rc < 0) {
+        remove_unused_dir(core, c->row.id);
         atomic_store(&c->t.refs, 1);
         ticket_unref(&c->t);
-        return err && err->code != STK_OK ? -1 : stk_fail(err, STK_INTERNAL, "out of memory");
+        return -1;
     }
     if (ticket_call(&c->t, core->loop, timeout_ms)) {
         rc = c->t.rc;
@@ -168,8 +172,11 @@ static void on_delete(struct stk_task *task)
     struct context *ctx = context_find_active(d->core, d->name);
     struct stk_err err;
 
-    if (!ctx) {
-        stk_fail(&err, STK_NOT_FOUND, "context %s not found", d->name);
+    if (!ctx || d->core->leaving) {
+        if (ctx)
+            stk_fail(&err, STK_LIMIT, "the server is stopping");
+        else
+            stk_fail(&err, STK_NOT_FOUND, "context %s not found", d->name);
         ticket_answer(&d->t, &err);
         return;
     }

@@ -46,7 +46,7 @@ static void on_reap(void *arg)
 {
     struct stk_core *core = arg;
 
-    workers_reap_idle(core);
+    workers_look_after(core);
     stk_timer_set(core->reaper, REAP_EVERY_MS);
 }
 
@@ -95,6 +95,30 @@ void core_check_stopped(struct stk_core *core)
     stopped(core->stopped_arg);
 }
 
+/* Nobody will answer them here any more; what they wait for goes on. */
+static void let_waiters_go(struct stk_core *core)
+{
+    struct stk_err err;
+
+    stk_fail(&err, STK_TIMEOUT, "the server is being replaced; the work goes on");
+    for (struct job *job = core->jobs; job; job = job->hh.next)
+        ticket_answer_all(&job->ended, &err);
+    for (struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
+        ticket_answer_all(&ctx->creators, &err);
+        ticket_answer_all(&ctx->stoppers, &err);
+    }
+}
+
+static bool has_unstarted(struct context *ctx)
+{
+    for (struct job *job = ctx->core->jobs; job; job = job->hh.next) {
+        if (job->context == ctx && !job->settled && !job->sent &&
+            (job->row.state == STK_JOB_QUEUED || job->row.state == STK_JOB_STARTING))
+            return true;
+    }
+    return false;
+}
+
 void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(void *arg), void *arg)
 {
     bool again = core->stopping;
@@ -104,12 +128,14 @@ void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(v
     core->stopped = stopped;
     core->stopped_arg = arg;
     if (leave_contexts) {
+        core->leaving = true;
         core->stopped = NULL;
+        let_waiters_go(core);
         stopped(arg);
         return;
     }
     HASH_ITER(hh, core->contexts, ctx, tmp)
-        context_end(ctx, ctx->n_queued > 0 ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED, NULL, again);
+        context_end(ctx, has_unstarted(ctx) ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED, NULL, again);
     core_check_stopped(core);
 }
 

@@ -13,7 +13,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { RETRY_COMMIT_MS = 1000 };
+enum {
+    RETRY_COMMIT_MS = 1000,
+    ACCEPT_MS = 5000, /* for a job to be recorded */
+    CONFIG_ESCAPED_MAX = 63 << 20, /* a `run` has at most 64 MiB */
+};
 
 struct job *job_find(struct stk_core *core, const char *id)
 {
@@ -46,7 +50,8 @@ void job_free(struct job *job)
         HASH_DEL(job->core->jobs, job);
     stk_job_row_done(&job->row);
     json_decref(job->outcome);
-    stk_timer_free(job->timer);
+    stk_timer_free(job->grace);
+    stk_timer_free(job->retry);
     free(job);
     ctx->n_jobs--;
     context_check_gone(ctx);
@@ -142,8 +147,8 @@ void job_settle(struct job *job, enum stk_job_state to, struct stk_text *error_t
     assert(!job->settled && stk_job_is_final(to));
     job_release(job);
     queue_remove(job);
-    stk_timer_free(job->timer);
-    job->timer = NULL;
+    stk_timer_free(job->grace);
+    job->grace = NULL;
     job->settled = true;
     stk_text_unref(job->row.error);
     job->row.error = error_take;
@@ -163,7 +168,9 @@ static int64_t wall_us_field(json_t *object, const char *key, int64_t otherwise)
 {
     json_t *value = json_object_get(object, key);
 
-    return json_is_number(value) ? (int64_t)(json_number_value(value) * 1e6) : otherwise;
+    double s = json_number_value(value); /* 0 for what is no number */
+
+    return s > 0 && s < 1e10 ? (int64_t)(s * 1e6) : otherwise;
 }
 
 /* A name in results/ comes from a process that runs user code: it must not name anything else. */
@@ -268,10 +275,10 @@ static void on_moved(void *arg, const struct stk_err *err)
     if (err && !job->abandoned) {
         /* no space: what runs goes on, its result stays unacknowledged with its worker, and the row is tried again */
         stk_error("job", "transition not written, will be tried again", "job", job->row.id, "why", err->msg);
-        if (!job->timer)
-            job->timer = stk_timer_new(job->core->loop, retry_commit, job);
-        if (job->timer)
-            stk_timer_set(job->timer, RETRY_COMMIT_MS);
+        if (!job->retry)
+            job->retry = stk_timer_new(job->core->loop, retry_commit, job);
+        if (job->retry)
+            stk_timer_set(job->retry, RETRY_COMMIT_MS);
         return;
     }
     if (job->commits > 0)
@@ -282,6 +289,8 @@ static void on_moved(void *arg, const struct stk_err *err)
         finish(job);
     else if (job->row.state == STK_JOB_STARTING && !job->sent && job->worker)
         worker_send_run(job);
+    else if (job->row.state == STK_JOB_QUEUED)
+        context_check_gone(job->context); /* which may have waited for this row before it forgets its queue */
     else if (job->row.state == STK_JOB_CANCELLING && !job->sent)
         cancel_worker_over(job); /* cancelled between its assignment and this commit: it never started */
 }
@@ -309,6 +318,7 @@ static void publish_row(struct submit *s, const struct stk_job_row *row)
     pthread_mutex_lock(&s->t.lock);
     stk_job_row_done(&s->row);
     copy_row(&s->row, row);
+    pthread_cond_signal(&s->t.cond); /* a caller whose time is over may wait for just this */
     pthread_mutex_unlock(&s->t.lock);
 }
 
@@ -366,7 +376,11 @@ static void on_submitted(void *arg, const struct stk_err *err)
         queue_dispatch(ctx);
         return;
     }
-    STAILQ_FOREACH(t, &job->ended, link) publish_row((struct submit *)t, &job->row);
+    STAILQ_FOREACH(t, &job->ended, link)
+    {
+        if (t->task.run == on_submit) /* a cancel may wait here too */
+            publish_row((struct submit *)t, &job->row);
+    }
     answer_waiters(job, &job->accepted, NULL);
     if (job->commits > 0)
         return;
@@ -465,6 +479,19 @@ static struct stk_text *binaries_text(const struct stk_binary_row *b)
     return text ? stk_text_new(text, strlen(text)) : NULL;
 }
 
+/* The config travels as a string inside a frame, whose length PROTOCOL.md limits. */
+static size_t escaped_len(const char *text, size_t len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        n += c < 0x20 || c == 0x7f ? 6 : c == '"' || c == '\\' ? 2 : 1;
+    }
+    return n;
+}
+
 static struct submit *submit_new(struct stk_core *core, const struct stk_job_spec *spec, const struct stk_binary_row *b)
 {
     struct submit *s = calloc(1, sizeof *s);
@@ -492,10 +519,13 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
                    struct stk_job_row *ret, struct stk_err *err)
 {
     struct stk_binary_row b = { 0 };
+    struct timespec deadline;
     struct submit *s;
     int rc;
 
     *ret = (struct stk_job_row){ 0 };
+    if (escaped_len(spec->config, spec->config_len) > CONFIG_ESCAPED_MAX)
+        return stk_fail(err, STK_INVALID, "the config is too long: it may have %d bytes as a JSON string", CONFIG_ESCAPED_MAX);
     if (stk_store_binary_get(core->store, spec->app, &b, err) < 0) {
         if (err && err->code == STK_NOT_FOUND)
             stk_fail(err, STK_NOT_FOUND, "appName %s not found", spec->app);
@@ -514,8 +544,11 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
             copy_row(ret, &s->row);
     } else {
         rc = stk_fail(err, STK_TIMEOUT, "not finished within %lld ms", (long long)timeout_ms);
+        deadline = stk_mono_deadline(ACCEPT_MS);
         pthread_mutex_lock(&s->t.lock);
-        if (s->row.submitted_us) /* committed: the caller may know its id */
+        while (!s->row.submitted_us && !s->t.answered && pthread_cond_timedwait(&s->t.cond, &s->t.lock, &deadline) == 0)
+            ; /* however short the caller's time: who does not learn the id would start the job again */
+        if (s->row.submitted_us)
             copy_row(ret, &s->row);
         pthread_mutex_unlock(&s->t.lock);
     }
@@ -541,6 +574,11 @@ static void on_cancel(struct stk_task *task)
 
     if (!job) {
         stk_fail(&err, STK_NOT_FOUND, "it has ended");
+        ticket_answer(&c->t, &err);
+        return;
+    }
+    if (c->core->leaving) {
+        stk_fail(&err, STK_LIMIT, "the server is stopping");
         ticket_answer(&c->t, &err);
         return;
     }
@@ -570,6 +608,10 @@ int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, en
     } else if (c->t.rc == 0) {
         *ret_before = c->before;
         copy_row(ret, &c->row);
+    } else if (c->t.err.code != STK_NOT_FOUND) {
+        rc = -1;
+        if (err)
+            *err = c->t.err;
     } else { /* not alive: it has ended, or never was */
         rc = stk_store_job_get(core->store, id, ret, err);
         if (rc == 0)

@@ -47,7 +47,7 @@ struct worker {
     struct stk_text *set;  /* binary set it is bound to; NULL: none yet */
     struct job *job;       /* the job in hand: assigned, sent or being cancelled */
     int interrupts;        /* sent and not yet answered: gets no job while > 0 */
-    int64_t idle_since_ms; /* monotonic */
+    int64_t idle_since_ms; /* monotonic; while it is coming: since when */
     LIST_ENTRY(worker) link;
 };
 LIST_HEAD(worker_list, worker);
@@ -75,7 +75,8 @@ struct job {
     bool ended_itself;       /* its end came before the interrupt reached it */
     bool killed;             /* the zygote was asked to kill its worker */
     json_t *outcome;         /* `done` that came while it was being cancelled */
-    struct stk_timer *timer; /* grace of a cancel; retry of a commit */
+    struct stk_timer *grace; /* of a cancel */
+    struct stk_timer *retry; /* of a commit that found the disk full */
     TAILQ_ENTRY(job) link;
     UT_hash_handle hh;
 };
@@ -85,7 +86,6 @@ struct context {
     struct stk_core *core;
     struct stk_context_row row;
     struct process zygote, keeper, jvm;
-    bool keeper_forked; /* `fork` was sent or it is known */
     struct worker_list workers;
     int n_workers;
     struct job_queue queue;
@@ -95,12 +95,13 @@ struct context {
     int n_jobs;          /* jobs that refer to this context */
     int failed_attaches; /* in a row */
     struct ticket_list creators, stoppers;
-    struct stk_timer *timer;          /* deadline of a start or a stop */
+    struct stk_timer *timer;          /* deadline of a stop; retry of the last row */
     bool ending;                      /* being stopped or cleared away: no new work */
     enum stk_context_state end_state; /* CREATING: to be started again, its queued jobs stay QUEUED */
     struct stk_text *jobs_error;      /* what its unfinished jobs end with */
     bool closed;                      /* its processes are gone and its jobs settled; nothing finds it any more */
     bool last_row;                    /* is on the way to the store; after its commit the context is forgotten */
+    bool abandoned; /* its first row could not be written: nobody knows it */
     int commits;                      /* store commands not answered yet */
     UT_hash_handle hh;
 };
@@ -115,6 +116,7 @@ struct stk_core {
     int n_contexts;
     struct stk_timer *reaper; /* of idle workers */
     bool stopping;
+    bool leaving; /* stopping, and the contexts go on without us */
     void (*stopped)(void *arg);
     void *stopped_arg;
 };
@@ -153,7 +155,7 @@ bool worker_message(struct worker *w, const char *type, json_t *msg); /* false: 
 void worker_exited(struct worker *w, json_t *exit);
 void worker_ack_exit(struct context *ctx, const char *process); /* its end is written down */
 void worker_send_run(struct job *job);
-void workers_reap_idle(struct stk_core *core);
+void workers_look_after(struct stk_core *core); /* idle ones go, stuck ones too */
 
 /* ---- cancel.c */
 

@@ -47,8 +47,12 @@ void queue_add(struct job *job)
 {
     struct context *ctx = job->context;
 
-    if (job->row.attempt > 0) /* it had its turn: not behind those that came later */
-        TAILQ_INSERT_HEAD(&ctx->queue, job, link);
+    struct job *later = job->row.attempt > 0 ? TAILQ_FIRST(&ctx->queue) : NULL;
+
+    while (later && later->row.submitted_us < job->row.submitted_us)
+        later = TAILQ_NEXT(later, link);
+    if (later) /* it had its turn: not behind those that came after it */
+        TAILQ_INSERT_BEFORE(later, job, link);
     else
         TAILQ_INSERT_TAIL(&ctx->queue, job, link);
     job->queued = true;

@@ -28,8 +28,6 @@ static void adopt_process(struct context *ctx, const struct stk_process_row *row
     }
     p->id = row->id;
     context_watch(p);
-    if (p->role == ROLE_KEEPER)
-        ctx->keeper_forked = true;
 }
 
 static int adopt_context(struct stk_core *core, struct stk_context_row *row_take, struct stk_err *err)
@@ -76,7 +74,7 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     w = worker_find(ctx, job->row.worker.process);
     if (!w && !(w = worker_adopt(ctx, &job->row.worker)))
         return stk_fail(err, STK_INTERNAL, "out of memory");
-    if (w->job) { /* cannot be: a worker's job is settled, in the same order of rows, before it gets the next */
+    if (w->job) { /* only when a full disk refused the end of the one and took the start of the other */
         stk_error("recover", "two jobs in one worker's hand", "process", w->p.id.process, "job", job->row.id);
         job_settle(job, STK_JOB_LOST, failure_text("LOST", NULL, NULL, "the record of the job was damaged"));
         return 0;

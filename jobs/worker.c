@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_FAILED_ATTACHES = 3, TAIL_BYTES = 4096 };
+enum { MOST_FAILED_ATTACHES = 3, TAIL_BYTES = 4096, COMING_MAX_MS = 120000 };
 
 struct worker *worker_find(struct context *ctx, const char *process)
 {
@@ -86,19 +86,39 @@ void worker_retire(struct worker *w)
         stk_conn_send_take(w->p.conn, json_pack("{s:s}", "type", "retire"));
 }
 
-void workers_reap_idle(struct stk_core *core)
+/* Its keeper, its fork or its JVM hangs: it is given up, so that its place is free. */
+static void give_up_if_stuck(struct worker *w, int64_t now)
+{
+    struct context *ctx = w->p.context;
+    bool coming = w->state == W_ADMITTING || w->state == W_FORKING || w->state == W_ATTACHING;
+
+    if (!coming || now - w->idle_since_ms < COMING_MAX_MS)
+        return;
+    stk_warn("worker", "not ready in time", "context", ctx->row.id, "process", w->p.id.process);
+    if (!w->p.known)
+        worker_exited(w, NULL);
+    else if (ctx->zygote.conn)
+        stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "kill", "process", w->p.id.process));
+}
+
+void workers_look_after(struct stk_core *core)
 {
     int64_t now = stk_mono_ms();
 
     for (struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
-        struct worker *w;
+        struct worker *w, *next;
 
-        if (ctx->row.state != STK_CONTEXT_RUNNING || ctx->n_queued > 0)
-            continue;
-        LIST_FOREACH(w, &ctx->workers, link)
-        {
-            if (w->state == W_READY && w->set && !w->job && now - w->idle_since_ms > core->o.worker_idle_timeout_ms)
+        for (w = LIST_FIRST(&ctx->workers); w; w = next) {
+            next = LIST_NEXT(w, link);
+            if (w->p.known && !w->p.dead && !w->p.watch)
+                context_watch(&w->p);
+            if (ctx->ending || ctx->row.state != STK_CONTEXT_RUNNING)
+                continue;
+            if (ctx->n_queued == 0 && w->state == W_READY && w->set && !w->job &&
+                now - w->idle_since_ms > core->o.worker_idle_timeout_ms)
                 worker_retire(w);
+            else
+                give_up_if_stuck(w, now);
         }
     }
 }
@@ -126,6 +146,11 @@ void worker_send_run(struct job *job)
 {
     json_t *run, *binaries;
 
+    if (job->context->ending || job->worker->state != W_READY) { /* while its row was written */
+        job_requeue(job);
+        queue_dispatch(job->context);
+        return;
+    }
     job->sent = true; /* from here on it may have run, even if the connection breaks now */
     job_move(job, STK_JOB_RUNNING);
     if (!job->worker->p.conn)
@@ -138,7 +163,7 @@ void worker_send_run(struct job *job)
     if (run)
         stk_conn_send_take(job->worker->p.conn, run);
     else
-        stk_error("worker", "run could not be encoded", "job", job->row.id);
+        job_settle(job, STK_JOB_ERROR, failure_text("LOST", NULL, NULL, "the job could not be sent to its worker"));
 }
 
 static struct job *job_in_hand(struct worker *w, json_t *msg)
@@ -280,7 +305,7 @@ bool worker_hello(struct context *ctx, struct stk_conn *conn, json_t *hello, con
     stk_conn_welcome(conn, &w->p);
     if (set && !w->set)
         w->set = stk_text_new(set, strlen(set));
-    if (w->state == W_RETIRING)
+    if (w->state == W_RETIRING || (state && strcmp(state, "retiring") == 0))
         worker_retire(w);
     else
         w->state = state && strcmp(state, "ready") == 0 ? W_READY : W_ATTACHING;
@@ -349,7 +374,10 @@ void worker_exited(struct worker *w, json_t *exit)
         job->ack_exit = true;
         logs_keep(ctx->core, w->p.id.process, job->row.id, job->row.attempt);
         settle_orphan(job, exit ? exit : spooled);
-    } else {
+    }
+    if (!job || job->row.state == STK_JOB_QUEUED) {
+        if (job)
+            job->ack_exit = false; /* it goes on elsewhere */
         worker_ack_exit(ctx, w->p.id.process);
     }
     if (w->p.known)

@@ -151,7 +151,6 @@ bool context_message(struct process *p, const char *type, json_t *msg)
 
 static void fork_keeper(struct context *ctx)
 {
-    ctx->keeper_forked = true;
     stk_conn_send_take(ctx->zygote.conn,
                        json_pack("{s:s, s:s, s:s}", "type", "fork", "process", "k", "role", "keeper"));
 }
@@ -193,7 +192,9 @@ static void zygote_hello(struct context *ctx, json_t *hello)
     for (w = LIST_FIRST(&ctx->workers); w;
          w = next) { /* those it knows nothing of never came to be, or are long gone */
         next = LIST_NEXT(w, link);
-        if (w->state != W_ADMITTING && !lists_process(children, w->p.id.process))
+        if (w->state == W_ADMITTING)
+            worker_admit(w); /* what the keeper said to the last one may have found no zygote */
+        else if (!lists_process(children, w->p.id.process))
             worker_exited(w, NULL);
     }
     for (struct job *job = ctx->core->jobs; job; job = job->hh.next) {

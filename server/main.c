@@ -32,7 +32,7 @@
 #define STOKER_VERSION "0.1.0"
 #endif
 
-enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2, HTTP_STOP_MS = 2000, STORE_QUEUE = 65536 };
+enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2, HTTP_STOP_MS = 2000, STORE_QUEUE = 65536, DESCRIPTORS = 65536 };
 
 struct server {
     struct stk_config config;
@@ -256,6 +256,17 @@ static int start_http(struct server *s, struct stk_err *err)
     return s->http ? 0 : -1;
 }
 
+/* Each context takes a dozen descriptors, each connection one: the usual soft limit of 1024 is soon reached. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 /* ---- signals */
 
 static void block_signals(sigset_t *set)
@@ -320,8 +331,7 @@ static void shut_down(struct server *s, bool contexts_left)
     uint64_t commits, commands;
     char counts[2][24];
 
-    if (!contexts_left)
-        stk_http_stop(s->http, HTTP_STOP_MS);
+    stk_http_stop(s->http, HTTP_STOP_MS);
     stk_loop_stop(s->loop);
     pthread_join(s->loop_thread, NULL);
     stk_store_counts(s->store, &commits, &commands);
@@ -331,7 +341,7 @@ static void shut_down(struct server *s, bool contexts_left)
     stk_info("main", "stopped", "contexts", contexts_left ? "left running" : "none", "commits", counts[0], "commands",
              counts[1]);
     if (contexts_left)
-        _exit(0); /* HTTP threads may wait for jobs that go on without us */
+        _exit(0); /* the loop still watches what goes on without us */
     stk_core_free(s->core);
     stk_loop_free(s->loop);
     stk_config_done(&s->config);
@@ -362,6 +372,7 @@ int main(int argc, char **argv)
     if (o.print || o.check)
         return 0;
     stk_log_set_level(s.config.log_level);
+    raise_descriptor_limit();
     mallopt(M_ARENA_MAX, 2); /* hundreds of threads with an arena each would cost more than they gain */
     json_object_seed(0);
     s.main_thread = pthread_self();

@@ -265,7 +265,7 @@ static void on_connection(uv_stream_t *listener, int status)
     }
     c = calloc(1, sizeof *c);
     if (!c)
-        return; /* the peer stays in the backlog and is accepted with the next one */
+        return; /* out of memory; nobody dials in any more until the next start */
     uv_pipe_init(listener->loop, &c->pipe, 0);
     c->pipe.data = c;
     c->runner = r;

@@ -5,6 +5,7 @@ the user's, because Stoker's answers would be wrong otherwise. extraJavaOptions 
 user's win where they collide (K6).
 """
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -33,6 +34,10 @@ JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 OUR_JAVA_OPTIONS = "-XX:-UsePerfData"           # no /tmp/hsperfdata file per context
 
 READY_POLL_SECONDS = 0.02
+# What a JVM or spark-submit prints before it gives up: lines that tell the cause, and lines that never do.
+CAUSE = re.compile(r"(Exception in thread|Error|Caused by:|Invalid|Unrecognized|Could not|[\w.]+(Exception|Error):)")
+NOISE = re.compile(r"(WARNING|Usage:|Using Spark's default|Setting default log level|To adjust logging|\s+at |"
+                   r"\d\d/\d\d/\d\d \S+ (WARN|INFO) )")
 SAID_BYTES = 16384
 
 
@@ -135,8 +140,9 @@ class Jvm:
                 lines = f.read(SAID_BYTES).decode("utf-8", "replace").splitlines()
         except OSError:
             return ""
-        said = [line.strip() for line in lines if line.strip() and not line.startswith(("WARNING", "Usage:"))]
-        return ": " + "; ".join(said[:3])[:1000] if said else ""
+        said = [line.strip() for line in lines if line.strip() and not NOISE.match(line)]
+        cause = [line for line in said if CAUSE.match(line)]
+        return ": " + "; ".join((cause or said)[:3])[:1000] if said else ""
 
     def end(self, seconds):
         """Ends the JVM, by closing its standard input first; returns when it is gone."""

@@ -1,4 +1,6 @@
-#include "stoker/http.h"
+#include "stoker/json.h"
+
+#include "stoker/buf.h"
 
 #include <stdio.h>
 #include <string.h>
