@@ -515,11 +515,22 @@ static struct submit *submit_new(struct stk_core *core, const struct stk_job_spe
     return NULL;
 }
 
+/* However short the caller's time is: who does not learn the id would start the job again. */
+static void wait_for_record(struct submit *s)
+{
+    struct timespec deadline = stk_mono_deadline(ACCEPT_MS);
+
+    pthread_mutex_lock(&s->t.lock);
+    while (!s->row.submitted_us && !s->t.answered &&
+           pthread_cond_timedwait(&s->t.cond, &s->t.lock, &deadline) == 0)
+        ;
+    pthread_mutex_unlock(&s->t.lock);
+}
+
 int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum stk_job_wait wait, int64_t timeout_ms,
                    struct stk_job_row *ret, struct stk_err *err)
 {
     struct stk_binary_row b = { 0 };
-    struct timespec deadline;
     struct submit *s;
     int rc;
 
@@ -536,22 +547,19 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
     if (!s)
         return stk_fail(err, STK_INTERNAL, "out of memory");
     s->wait = wait;
-    if (ticket_call(&s->t, core->loop, timeout_ms)) {
+    if (!ticket_call(&s->t, core->loop, timeout_ms))
+        wait_for_record(s);
+    pthread_mutex_lock(&s->t.lock);
+    if (s->t.answered) {
         rc = s->t.rc;
         if (rc < 0 && err)
             *err = s->t.err;
-        if (rc == 0 || s->t.err.code == STK_TIMEOUT)
-            copy_row(ret, &s->row);
     } else {
         rc = stk_fail(err, STK_TIMEOUT, "not finished within %lld ms", (long long)timeout_ms);
-        deadline = stk_mono_deadline(ACCEPT_MS);
-        pthread_mutex_lock(&s->t.lock);
-        while (!s->row.submitted_us && !s->t.answered && pthread_cond_timedwait(&s->t.cond, &s->t.lock, &deadline) == 0)
-            ; /* however short the caller's time: who does not learn the id would start the job again */
-        if (s->row.submitted_us)
-            copy_row(ret, &s->row);
-        pthread_mutex_unlock(&s->t.lock);
     }
+    if (s->row.submitted_us) /* recorded */
+        copy_row(ret, &s->row);
+    pthread_mutex_unlock(&s->t.lock);
     ticket_unref(&s->t);
     return rc;
 }

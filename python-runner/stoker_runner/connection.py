@@ -265,7 +265,7 @@ def write_spool(state_dir, name, body):
     """
     folder = os.path.join(state_dir, "spool")
     path = os.path.join(folder, name)
-    temp = "%s.%d.tmp" % (path, os.getpid())
+    temp = "%s.%d.%d.tmp" % (path, os.getpid(), threading.get_native_id())
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _write_file(temp, _dumps(body).encode("utf-8", "replace"))

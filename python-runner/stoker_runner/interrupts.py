@@ -22,7 +22,9 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._on_signal)
 
     def request(self, key):
-        """Interrupts that attempt if it runs, or as soon as it starts. Any thread."""
+        """Interrupts that attempt if it runs, or as soon as it starts; but only once in its life. Any thread."""
+        if key == self.raised:
+            return
         self._requested = key
         signal.pthread_kill(self._main, signal.SIGINT)
 
@@ -43,6 +45,9 @@ class Interrupts:
 
     def _fire(self):
         if self._current is None or self._requested != self._current:
+            return
+        if self._requested == self.raised:      # asked for again while it was just being raised
+            self._requested = None
             return
         if self._shields:
             self._deferred = True

@@ -27,6 +27,9 @@ WATCH_SECONDS = 1.0         # how soon a stopped SparkContext is noticed; a dead
 STOP_SECONDS = 20.0         # for the JVM to leave once Spark is stopped
 TELL_SECONDS = 3.0          # for a server to come and hear why the context has ended
 LOG_TAIL = 4096
+ADMIT_RETRIES = 3           # then the JVM is of no use any more
+ADMIT_RETRY_SECONDS = 0.1
+CANCEL_RETRY_SECONDS = 0.2
 
 
 class Keeper:
@@ -38,6 +41,7 @@ class Keeper:
         self.state, self.phase_text = "new", None
         self.started = None         # body of `started`
         self.error = None           # why it failed or ended
+        self._failing = threading.Lock()    # the first error counts
         self.reported = False       # the server was told so, or did not come to hear it
         self.jvm = None
         self.gateways = None        # Gateways, once Spark is up
@@ -118,7 +122,10 @@ class Keeper:
         error = dict(failure.describe(cause, "start"), log_tail=self.log_tail())
         if state == "ended":
             error["retry"] = "may-help"
-        self.error, self.state = error, state
+        with self._failing:
+            if self.error:
+                return
+            self.error, self.state = error, state
         print("stoker: %s" % error["message"], file=sys.stderr, flush=True)
         if not self.link.send({"type": state, "error": error}):
             self.told.wait(TELL_SECONDS)    # `hello` and what welcomed() sends tell it
@@ -224,19 +231,49 @@ class Keeper:
             if self.gateways and not self.stopping:
                 handler(message)
         except Exception:
-            if not self.stopping and not self.error:
+            if not self.over():
                 traceback.print_exc()
 
+    def over(self):
+        """The context ends: no request is answered any more."""
+        return self.stopping or self.error is not None
+
     def admit(self, message):
+        """The server waits for the answer: what cannot admit workers for a while is no context."""
         worker = message["worker"]
-        self.link.send(dict(self.gateways.admit(worker), type="admitted", worker=worker))
+        for tries_left in range(ADMIT_RETRIES, -1, -1):
+            try:
+                gateway = self.gateways.admit(worker)
+                break
+            except Exception as e:
+                if self.over():
+                    return
+                traceback.print_exc()
+                if not tries_left:
+                    error = JobError("CONTEXT_LOST", "the driver JVM makes no gateway for a worker", None)
+                    error.__cause__ = e
+                    self.fail("ended", "CONTEXT_LOST", error)
+                    return
+            time.sleep(ADMIT_RETRY_SECONDS)
+        self.link.send(dict(gateway, type="admitted", worker=worker))
 
     def gone(self, message):
         self.gateways.gone(message["worker"])
 
     def cancel(self, message):
-        began = time.monotonic()
-        jobs = self.gateways.cancel(message["job"], message["attempt"])
+        """Until it is confirmed, whatever the JVM answers: the server waits for nothing else."""
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                jobs = self.gateways.cancel(message["job"], message["attempt"])
+                break
+            except Exception:
+                if self.over():
+                    return
+                if not told:
+                    traceback.print_exc()
+                told = True
+            time.sleep(CANCEL_RETRY_SECONDS)
         self.link.send({"type": "cancelled", "worker": message.get("worker"), "job": message["job"],
                         "attempt": message["attempt"], "jobs": jobs,
                         "elapsed_ms": round(1000 * (time.monotonic() - began), 1)})

@@ -24,7 +24,7 @@ from .restore import Memory, ProcessState
 from .runtime import Runtime
 from .shipping import Shipping
 from .spec import read_spec
-from .takeover import Takeover
+from .takeover import BLIND_SECONDS, Takeover
 
 TAKEOVER_SECONDS = 0.02     # a job may be told of an interrupt so much later
 TICK_SECONDS = 1.0          # how often a running job is looked after
@@ -32,6 +32,7 @@ LOG_GRACE = 5.0             # for a job that prints too much to end by an interr
 RESET_SECONDS = 10.0        # for what is done between jobs; a call into a broken gateway may hang
 TELL_SECONDS = 5.0          # for `failed` to find a server
 MAX_DONE = connection.MAX_FRAME_UP - 4096
+CLOSED = "a job has closed the worker's descriptors"
 
 
 class Worker:
@@ -104,15 +105,16 @@ class Worker:
         self.away = False
         self.takeover.disarm()
         if not self._turn.acquire(blocking=False):
-            self.takeover.kick()
+            kicked = self.takeover.kick()   # if it cannot: settle() has seen it, or will after the next job
             self._turn.acquire()
-            self.takeover.calm()
+            if kicked:
+                self.takeover.calm()
 
     def go_away(self):
         self.away = True
         self._turn.release()
         if not self.takeover.arm():
-            self._retiring = self._retiring or "a job has closed the worker's descriptors"
+            self._retiring = self._retiring or CLOSED
 
     def next_run(self):
         while True:
@@ -240,6 +242,8 @@ class Worker:
             body["stdout_bytes"], body["stderr_bytes"] = self.logs.sizes()
             self.logs.rename(*key)
             reason = "its job closed the descriptors of its log"
+        if not self.takeover.intact():
+            reason = reason or CLOSED
         if threads:
             reason = "its job left threads running: " + ", ".join(threads[:5])
         if left:
@@ -321,11 +325,15 @@ class Worker:
             return
         if self._attempts:
             timeout = TICK_SECONDS if timeout is None else min(timeout, TICK_SECONDS)
+        kickable = self.takeover.can_kick()
+        if not kickable:
+            timeout = BLIND_SECONDS if timeout is None else min(timeout, BLIND_SECONDS)
         fd = self.link.fileno()
         poller = select.poll()
         if fd >= 0:
             poller.register(fd, select.POLLIN)
-        poller.register(self.takeover.kicked, select.POLLIN)
+        if kickable:
+            poller.register(self.takeover.kicked, select.POLLIN)
         events = poller.poll(None if timeout is None else 1000 * timeout + 1)
         ready = any(f == fd for f, _ in events)
         if not self.link.intact():
@@ -342,14 +350,14 @@ class Worker:
 
     def hello(self):
         with self._lock:
-            self.said_state = self.state
-            return {"role": "worker", "context": self.context, "process": self.process, "state": self.state,
+            self.said_state = "retiring" if self._retiring else self.state
+            return {"role": "worker", "context": self.context, "process": self.process, "state": self.said_state,
                     "set": self.bound, "attempts": [{"job": j, "attempt": a} for j, a in self._attempts],
                     "results": [{"job": j, "attempt": a} for j, a in self._results]}
 
     def welcomed(self):
         """Says again what the last connection may have lost."""
-        if self.state == "ready" and self.said_state != "ready":
+        if self.state == "ready" and self.said_state == "attaching":
             self.link.send({"type": "ready", "attach_ms": self.attach_ms})
         with self._lock:
             bodies, answers = list(self._results.values()), self._unsent
@@ -380,8 +388,10 @@ class Worker:
     def on_run(self, message):
         key = message["job"], message["attempt"]
         with self._lock:
-            if key in self._attempts or key in self._results or self._retiring:
+            if key in self._attempts or key in self._results:
                 return
+            if self._retiring:          # never dropped in silence: the next `hello` denies it
+                raise connection.BadFrame("`run` for a worker that retires: %s" % self._retiring)
             self._attempts[key] = message
         self._watch_at = time.monotonic() + TICK_SECONDS    # not at once: a short job is over by then
         self.inbox.put(message)

@@ -45,6 +45,10 @@ class Child:
         return {"process": self.process, "role": self.role, "pid": self.pid, "start_time": self.start_time}
 
 
+class ForkFailed(Exception):
+    """The kernel gives no process now."""
+
+
 class Zygote:
     def __init__(self, state_dir, context):
         self.state_dir, self.context = state_dir, context
@@ -125,7 +129,10 @@ class Zygote:
         process, role = message["process"], message["role"]
         child = self.children.get(process)
         if child is None and self.ending is None and self.stopping is None and process not in self.exits:
-            child = self.fork(process, role, message.get("gateway"))
+            try:
+                child = self.fork(process, role, message.get("gateway"))
+            except ForkFailed as e:
+                self.not_forked(process, role, str(e))
         if child is not None:
             self.link.send(dict(child.body(), type="forked"))
 
@@ -154,7 +161,10 @@ class Zygote:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as e:        # EAGAIN, ENOMEM: too many processes, or too little memory, for now
+            raise ForkFailed("fork failed: %s" % e)
         if pid == 0:
             self.become(process, role, gateway, parent)
         try:
@@ -164,6 +174,12 @@ class Zygote:
         self.had_keeper = self.had_keeper or role == "keeper"
         child = self.children[process] = Child(process, role, pid)
         return child
+
+    def not_forked(self, process, role, reason):
+        """A process that never was is reported as one that has ended."""
+        print("stoker: %s: %s" % (process, reason), file=sys.stderr, flush=True)
+        self.report_exit({"process": process, "role": role, "pid": None, "status": None, "signal": None,
+                          "at": time.time(), "core": False, "reason": reason})
 
     def become(self, process, role, gateway, parent):
         """In the fork: never returns."""
@@ -215,10 +231,13 @@ class Zygote:
         body = {"process": child.process, "role": child.role, "pid": child.pid,
                 "status": None if by_signal else info.si_status, "signal": info.si_status if by_signal else None,
                 "at": time.time(), "core": info.si_code == os.CLD_DUMPED, "reason": child.reason}
-        self.exits[child.process] = body
+        self.report_exit(body)
+
+    def report_exit(self, body):
+        self.exits[body["process"]] = body
         if not self.link.send(dict(body, type="exited")):
-            connection.write_spool(self.state_dir, self.spool_name(child.process), body)
-        if child.role == "keeper":
+            connection.write_spool(self.state_dir, self.spool_name(body["process"]), body)
+        if body["role"] == "keeper":
             self.kill_all("the keeper of the context has ended")
             self.end()
 
