@@ -94,6 +94,7 @@ struct context {
     int busy;            /* slots taken: jobs that are in a worker's hand */
     int n_jobs;          /* jobs that refer to this context */
     int failed_attaches; /* in a row */
+    int64_t no_fork_until_ms; /* monotonic; the machine refused a fork */
     struct ticket_list creators, stoppers;
     struct stk_timer *timer;          /* deadline of a stop; retry of the last row */
     bool ending;                      /* being stopped or cleared away: no new work */

@@ -118,6 +118,8 @@ static void start_workers(struct context *ctx, int wanted)
         coming += is_coming(w);
         spare += !w->set && is_free(w);
     }
+    if (stk_mono_ms() < ctx->no_fork_until_ms)
+        return;
     wanted += 1 - coming - spare;
     while (wanted > 0 && ctx->n_workers < most) {
         if (!worker_start(ctx))

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_FAILED_ATTACHES = 3, TAIL_BYTES = 4096, COMING_MAX_MS = 120000 };
+enum { MOST_FAILED_ATTACHES = 3, TAIL_BYTES = 4096, COMING_MAX_MS = 120000, NO_FORK_MS = 5000 };
 
 struct worker *worker_find(struct context *ctx, const char *process)
 {
@@ -120,6 +120,7 @@ void workers_look_after(struct stk_core *core)
             else
                 give_up_if_stuck(w, now);
         }
+        queue_dispatch(ctx); /* what a refused fork has put off */
     }
 }
 
@@ -366,6 +367,7 @@ void worker_exited(struct worker *w, json_t *exit)
     struct context *ctx = w->p.context;
     struct job *job = w->job;
     bool attached = w->state == W_READY || w->state == W_RETIRING || w->state == W_SILENT;
+    bool refused = exit && !json_is_integer(json_object_get(exit, "pid")); /* there was no fork */
     json_auto_t *spooled = exit ? NULL : spool_read_exit(ctx->core, ctx->row.id, w->p.id.process);
 
     stk_info("worker", "ended", "context", ctx->row.id, "process", w->p.id.process, "job", job ? job->row.id : NULL);
@@ -385,7 +387,9 @@ void worker_exited(struct worker *w, json_t *exit)
     if (ctx->keeper.conn)
         stk_conn_send_take(ctx->keeper.conn, json_pack("{s:s, s:s}", "type", "gone", "worker", w->p.id.process));
     worker_free(w);
-    if (exit && !attached && !ctx->ending)
+    if (refused)
+        ctx->no_fork_until_ms = stk_mono_ms() + NO_FORK_MS;
+    else if (exit && !attached && !ctx->ending)
         count_failed_attach(
             ctx, context_log_error(ctx, "CONTEXT_FAILED", "workers of the context end before they are attached"));
     queue_dispatch(ctx);

@@ -43,7 +43,11 @@ static void keeper_is_gone(struct context *ctx, json_t *exit)
         stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "ack_exit", "process", "k"));
     spool_remove_exit(ctx->core, ctx->row.id, "k");
     if (!ctx->ending) {
-        if (json_is_integer(sig))
+        const char *reason = json_string_value(json_object_get(exit, "reason"));
+
+        if (!json_is_integer(sig) && !json_is_integer(json_object_get(exit, "status")) && reason)
+            snprintf(what, sizeof what, "the keeper process of the context could not be started: %.60s", reason);
+        else if (json_is_integer(sig))
             snprintf(what, sizeof what, "the keeper process of the context was ended by signal %d",
                      (int)json_integer_value(sig));
         else

@@ -243,3 +243,23 @@ def test_spool_files_are_whole_or_absent(state):
     connection.forget_spool(state, "job.1")
     connection.forget_spool(state, "job.1")
     assert os.listdir(os.path.join(state, "spool")) == []
+
+
+def test_threads_that_spool_at_once_never_share_a_file(state):
+    errors, start = [], threading.Barrier(8)
+
+    def write(number):
+        start.wait(10)
+        for _ in range(20):
+            if not connection.write_spool(state, "job.1", {"number": number, "text": "x" * (1000 * number)}):
+                errors.append(number)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not errors and os.listdir(os.path.join(state, "spool")) == ["job.1"]
+    with open(os.path.join(state, "spool", "job.1")) as f:
+        body = json.load(f)
+    assert len(body["text"]) == 1000 * body["number"]

@@ -258,6 +258,25 @@ def test_a_job_that_closes_every_descriptor(workers, context, server):
     os.unlink(spool(server, job.id + ".1"))
 
 
+@pytest.mark.parametrize("kind", ["eventfd", "timerfd"])
+def test_a_job_that_closes_what_wakes_the_worker(workers, context, server, kind):
+    worker = workers()
+    since = server.mark()
+    done = worker.run("""
+        import os, time
+        time.sleep(.2)
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            try:
+                if %r in os.readlink("/proc/self/fd/%%d" %% fd):
+                    os.close(fd)
+            except OSError:
+                pass
+        result = "closed"
+        """ % kind)
+    assert done["result"] == '"closed"' and "descriptors" in done["retire"]
+    assert context.wait("z", "exited", since=since, process=worker.name)["status"] == 0
+
+
 def test_a_job_that_closes_its_standard_streams(workers):
     worker = workers()
     assert worker.value("import os, sys\nfor fd in (0, 1, 2): os.close(fd)\nresult = 1") == 1
