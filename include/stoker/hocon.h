@@ -11,10 +11,20 @@
 #include <jansson.h>
 #include <stddef.h>
 
+/*
+ * Upper limits. Exponential blow-up by substitution is stopped whatever they say, because a parse is also bounded by the text
+ * itself. For len bytes of text:
+ *
+ *     values in the result        at most max_nodes and 16384 + len
+ *     keys and strings in it      at most 2 * max_bytes and max(1 MiB, 2 * len), in bytes of UTF-8
+ *     memory while it is parsed   about 8 * len + 512 * values + 4 MiB: 12 MiB for a short text
+ *
+ * Without substitutions the keys and strings are never longer than the text. Past a bound it is STK_LIMIT.
+ */
 struct stk_hocon_limits {
     size_t max_bytes; /* longest text */
     int max_depth;    /* deepest nesting of objects and arrays */
-    size_t max_nodes; /* most values after substitution; stops exponential blow-up */
+    size_t max_nodes; /* most values after substitution */
 };
 extern const struct stk_hocon_limits stk_hocon_default_limits;
 

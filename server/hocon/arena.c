@@ -18,31 +18,53 @@ static int too_big(struct hocon *h)
     return stk_fail(h->err, STK_LIMIT, "the text grows too large when its values are merged and substituted");
 }
 
+int stk_hocon_charge(struct hocon *h, size_t bytes)
+{
+    if (bytes > h->mem_left)
+        return too_big(h);
+    h->mem_left -= bytes;
+    return 0;
+}
+
+static struct hocon_chunk *chunk_new(struct hocon *h, size_t cap)
+{
+    struct hocon_chunk *c;
+
+    if (stk_hocon_charge(h, sizeof *c + cap) < 0)
+        return NULL;
+    if (!(c = calloc(1, sizeof *c + cap))) {
+        stk_fail(h->err, STK_INTERNAL, "out of memory");
+        return NULL;
+    }
+    c->cap = cap;
+    return c;
+}
+
 void *stk_hocon_alloc(struct hocon *h, size_t size)
 {
     struct hocon_chunk *c = h->chunks;
-    size_t cap = CHUNK_BYTES;
     void *p;
 
-    if (size > SIZE_MAX / 2 || size > h->mem_left) {
+    if (size > SIZE_MAX / 2) {
         too_big(h);
         return NULL;
     }
     size = (size + sizeof(max_align_t) - 1) & ~(sizeof(max_align_t) - 1);
     if (!c || c->cap - c->used < size) {
-        if (cap < size)
-            cap = size;
-        if (!(c = calloc(1, sizeof *c + cap))) {
-            stk_fail(h->err, STK_INTERNAL, "out of memory");
+        bool alone = size > CHUNK_BYTES / 4; /* the rest of the chunk in use stays in use */
+
+        if (!(c = chunk_new(h, alone ? size : CHUNK_BYTES)))
             return NULL;
+        if (alone && h->chunks) {
+            c->next = h->chunks->next;
+            h->chunks->next = c;
+        } else {
+            c->next = h->chunks;
+            h->chunks = c;
         }
-        c->cap = cap;
-        c->next = h->chunks;
-        h->chunks = c;
     }
     p = (char *)c->data + c->used;
     c->used += size;
-    h->mem_left -= size < h->mem_left ? size : h->mem_left;
     return p;
 }
 

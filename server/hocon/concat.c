@@ -34,6 +34,14 @@ static int out_of_memory(struct hocon *h)
     return stk_fail(h->err, STK_INTERNAL, "out of memory");
 }
 
+/* References are followed while runs wait for their next piece, thousands at a time, so a run counts like arena memory. */
+static int add_to_run(struct hocon_joiner *j, const char *s, size_t len)
+{
+    if (stk_hocon_charge(j->h, len) < 0)
+        return -1;
+    return len && stk_buf_add(&j->run, s, len) < 0 ? out_of_memory(j->h) : 0;
+}
+
 /* Ends a run of scalars: the last item becomes the string they form. */
 static int close_run(struct hocon_joiner *j)
 {
@@ -82,15 +90,11 @@ static int join_scalars(struct hocon_joiner *j, const struct hocon_node *left, c
                               kind_name(left), kind_name(right));
     if (!j->in_run) {
         j->run.len = 0;
-        if (n_a && stk_buf_add(&j->run, a, n_a) < 0)
-            return out_of_memory(j->h);
+        if (add_to_run(j, a, n_a) < 0)
+            return -1;
         j->in_run = true;
     }
-    if (n_b > j->h->mem_left || j->run.len > j->h->mem_left)
-        return stk_fail(j->h->err, STK_LIMIT, "the strings of the text grow too large when they are substituted");
-    if (n_b && stk_buf_add(&j->run, b, n_b) < 0)
-        return out_of_memory(j->h);
-    return 0;
+    return add_to_run(j, b, n_b);
 }
 
 static int join_lists(struct hocon_joiner *j, const struct hocon_node *left, const struct hocon_node *right)

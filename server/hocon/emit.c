@@ -10,19 +10,31 @@ const struct stk_hocon_limits stk_hocon_default_limits = {
     .max_nodes = 200000,
 };
 
+/* What a short text may become by substitution; a long one may double. */
+#define GROWTH_BYTES ((size_t)1024 * 1024)
+#define GROWTH_VALUES ((size_t)16 * 1024)
+
 struct emitter {
     struct hocon *h;
     size_t nodes_left;
-    size_t bytes_left; /* a long string may be substituted in many places */
+    size_t bytes_left; /* of keys and strings: a long string may be substituted in many places */
 };
 
 static json_t *emit(struct emitter *e, const struct hocon_node *v);
 
-static int take(struct emitter *e, size_t *left, size_t n)
+static int take_node(struct emitter *e)
 {
-    if (n > *left)
+    if (e->nodes_left == 0)
         return stk_fail(e->h->err, STK_LIMIT, "the text has too many values after substitution");
-    *left -= n;
+    e->nodes_left--;
+    return 0;
+}
+
+static int take_bytes(struct emitter *e, size_t n)
+{
+    if (n > e->bytes_left)
+        return stk_fail(e->h->err, STK_LIMIT, "the keys and strings of the text are too long after substitution");
+    e->bytes_left -= n;
     return 0;
 }
 
@@ -49,7 +61,7 @@ static json_t *emit_object(struct emitter *e, const struct hocon_node *v)
         const struct hocon_key *key = &v->fields[i].key;
         json_t *value;
 
-        if (take(e, &e->bytes_left, key->len) < 0 || !(value = emit(e, v->fields[i].value)))
+        if (take_bytes(e, key->len) < 0 || !(value = emit(e, v->fields[i].value)))
             return NULL;
         if (json_object_set_new_nocheck(object, key->s, value) < 0) /* UTF-8 was checked as text */
             object = (json_decref(object), NULL);
@@ -60,7 +72,7 @@ static json_t *emit_object(struct emitter *e, const struct hocon_node *v)
 /* NULL without an error set means out of memory. */
 static json_t *emit(struct emitter *e, const struct hocon_node *v)
 {
-    if (take(e, &e->nodes_left, 1) < 0)
+    if (take_node(e) < 0)
         return NULL;
     switch (v->kind) {
     case HOCON_OBJECT: return emit_object(e, v);
@@ -73,7 +85,7 @@ static json_t *emit(struct emitter *e, const struct hocon_node *v)
             return NULL;
         }
         return json_real(v->d);
-    case HOCON_STRING: return take(e, &e->bytes_left, v->len) < 0 ? NULL : json_stringn_nocheck(v->s, v->len);
+    case HOCON_STRING: return take_bytes(e, v->len) < 0 ? NULL : json_stringn_nocheck(v->s, v->len);
     default: return json_null();
     }
 }
@@ -95,13 +107,38 @@ static int check_bytes(struct hocon *h)
     return 0;
 }
 
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/*
+ * What a parse may take and make depends on the text that is there, never on what the caller would have accepted, so that a few
+ * hundred bytes stay cheap. len is below 4 GiB, so no sum overflows.
+ */
+static size_t values_for(const struct hocon *h)
+{
+    return least(h->limits.max_nodes, h->len + GROWTH_VALUES);
+}
+
+static size_t output_for(const struct hocon *h)
+{
+    size_t most = h->limits.max_bytes > SIZE_MAX / 2 ? SIZE_MAX : 2 * h->limits.max_bytes;
+
+    return least(most, 2 * h->len > GROWTH_BYTES ? 2 * h->len : GROWTH_BYTES);
+}
+
+/* Copies of all of the text as it stands, the values in it, and what substitution makes of them. */
+static size_t memory_for(const struct hocon *h)
+{
+    return 8 * h->len + 512 * values_for(h) + 4 * GROWTH_BYTES;
+}
+
 static json_t *run(struct hocon *h)
 {
-    struct emitter e = { .h = h, .nodes_left = h->limits.max_nodes };
+    struct emitter e = { .h = h, .nodes_left = values_for(h), .bytes_left = output_for(h) };
     struct hocon_node *root;
 
-    if (__builtin_mul_overflow(h->limits.max_bytes, 8, &e.bytes_left))
-        e.bytes_left = SIZE_MAX;
     if (check_bytes(h) < 0)
         return NULL;
     h->fresh = true;
@@ -111,18 +148,6 @@ static json_t *run(struct hocon *h)
     if (!(root = stk_hocon_resolve(h, root)))
         return NULL;
     return emit(&e, root);
-}
-
-/* Memory a parse may take: values for all of the text as it stands, and for what substitution makes of it. */
-static size_t memory_for(const struct stk_hocon_limits *limits)
-{
-    size_t text, values, sum;
-
-    if (__builtin_mul_overflow(limits->max_bytes, 8, &text) ||
-        __builtin_mul_overflow(limits->max_nodes, 256, &values) || __builtin_add_overflow(text, values, &sum) ||
-        __builtin_add_overflow(sum, 4 * 1024 * 1024, &sum))
-        return SIZE_MAX / 4;
-    return sum;
 }
 
 json_t *stk_hocon_parse(const char *text, size_t len, const struct stk_hocon_limits *limits, struct stk_err *err)
@@ -140,7 +165,7 @@ json_t *stk_hocon_parse(const char *text, size_t len, const struct stk_hocon_lim
     }
     if (h.limits.max_depth > HOCON_HARD_DEPTH)
         h.limits.max_depth = HOCON_HARD_DEPTH;
-    h.mem_left = memory_for(&h.limits);
+    h.mem_left = memory_for(&h);
     h.steps_left = h.limits.max_nodes > SIZE_MAX / 64 ? SIZE_MAX : h.limits.max_nodes * 32 + 100000;
     result = run(&h);
     stk_hocon_done(&h);

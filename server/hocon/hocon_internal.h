@@ -33,7 +33,7 @@ struct hocon {
     struct stk_hocon_limits limits;
     struct stk_err *err; /* never NULL */
     struct hocon_chunk *chunks;
-    size_t mem_left;   /* bytes the arena may still take */
+    size_t mem_left;   /* bytes that may still be taken, by the arena and by strings being composed */
     size_t steps_left; /* work the resolver may still do: what takes no memory has to end too */
     bool fresh;        /* still parsing: values may be merged in place */
 };
@@ -42,6 +42,8 @@ struct hocon {
 
 /* Zeroed memory until the parse ends. */
 void *stk_hocon_alloc(struct hocon *h, size_t size);
+/* -1 when the parse may not take so much more memory; for memory beside the arena, which is not given back. */
+int stk_hocon_charge(struct hocon *h, size_t bytes);
 char *stk_hocon_dup(struct hocon *h, const char *bytes, size_t len); /* with a NUL behind it */
 /* A longer copy of an array with room for at least one more; *cap is updated. */
 void *stk_hocon_grow(struct hocon *h, const void *items, size_t n, size_t *cap, size_t size);

@@ -4,8 +4,8 @@
 #include <strings.h>
 
 struct seen {
-    const char *length, *encoding, *expect, *connection, *host, *upgrade, *site;
-    bool twice; /* a header that says where the body ends, or the host, was sent twice */
+    const char *length, *encoding, *expect, *connection, *host, *upgrade, *site, *origin;
+    bool twice; /* a header that says where the body ends, the host or the origin was sent twice */
 };
 
 static bool note(const struct mg_header *h, const char *name, const char **slot)
@@ -34,6 +34,7 @@ static void look_at(const struct mg_header *h, struct seen *s)
     case 't': note_once(h, "Transfer-Encoding", &s->encoding, &s->twice); break;
     case 'h': note_once(h, "Host", &s->host, &s->twice); break;
     case 'e': note(h, "Expect", &s->expect); break;
+    case 'o': note_once(h, "Origin", &s->origin, &s->twice); break;
     case 'u': note(h, "Upgrade", &s->upgrade); break;
     case 's': note(h, "Sec-Fetch-Site", &s->site); break;
     default: break;
@@ -96,6 +97,35 @@ static bool wants_keep_alive(const struct mg_request_info *info, const struct se
     return strcmp(info->http_version, "1.1") == 0;
 }
 
+static size_t len_without(const char *authority, const char *port)
+{
+    size_t len = strlen(authority), n = strlen(port);
+
+    return len >= n && strcmp(authority + len - n, port) == 0 ? len - n : len;
+}
+
+/* Whether the page that sent this came from the host and port that it now talks to. "null", which hides an origin, did not. */
+static bool is_own_origin(const char *origin, const char *host)
+{
+    const char *sep = strstr(origin, "://"), *port = "";
+    size_t len;
+
+    if (!sep || !host)
+        return false;
+    if (sep - origin == 4 && strncasecmp(origin, "http", 4) == 0)
+        port = ":80";
+    else if (sep - origin == 5 && strncasecmp(origin, "https", 5) == 0)
+        port = ":443";
+    len = len_without(sep + 3, port);
+    return len > 0 && len == len_without(host, port) && strncasecmp(sep + 3, host, len) == 0;
+}
+
+/* Browsers send the first only to hosts they trust (https, loopback), the second with whatever may change something. */
+static bool is_cross_site(const struct seen *s)
+{
+    return (s->site && strcasecmp(s->site, "cross-site") == 0) || (s->origin && !is_own_origin(s->origin, s->host));
+}
+
 static int body_framing(const struct seen *s, bool http_1_1, struct stk_framing *f, struct stk_err *err)
 {
     if (s->twice) {
@@ -150,7 +180,7 @@ int stk_framing_read(const struct mg_request_info *info, struct stk_framing *ret
     }
     ret->expect = s.expect && http_1_1;
     ret->keep_alive = wants_keep_alive(info, &s);
-    ret->cross_site = s.site && strcasecmp(s.site, "cross-site") == 0;
+    ret->cross_site = is_cross_site(&s);
     ret->host = s.host;
     return 0;
 }

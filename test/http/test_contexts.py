@@ -171,7 +171,7 @@ def test_settings_reach_the_spec(server, own_context):
             "spark.sql.shuffle.partitions": "7",
             "passthrough.spark.ui.enabled": "false",
             "hadoop.fs.defaultFS": "file:///",
-            "python.paths": "/opt/a",
+            "python.paths": "/opt/a,/opt/b",
             "max-jobs-per-context": "3",
             "context-factory": "spark.jobserver.python.PythonSQLContextFactory",
             "my.own": "x y",
@@ -193,7 +193,7 @@ def test_settings_reach_the_spec(server, own_context):
         "spark.master": "local[*]",
     }
     assert {k: conf.get(k) for k in wanted} == wanted
-    assert spec["hadoop_conf"] == {"fs.defaultFS": "file:///"} and spec["python_paths"] == ["/opt/a"]
+    assert spec["hadoop_conf"] == {"fs.defaultFS": "file:///"} and spec["python_paths"] == ["/opt/a", "/opt/b"]
     assert spec["settings"]["my"]["own"] == "x y" and spec["settings"]["context"]["name"] == name
     assert spec["settings"]["is-adhoc"] == "false" and spec["settings"]["num-cpu-cores"] == "4"
     assert (spec["max_result_inline"], spec["max_result"], spec["max_log"]) == (65536, 1 << 30, 4 << 30)
@@ -259,6 +259,17 @@ def test_unknown_factory(server):
         ("a=1&a.b=2", "", "clash"),
         ("a..b=1", "", "a..b"),
         (".=1", "", "path"),
+        ("num-cpu-cores=0", "", "'num-cpu-cores' must be a whole number from 1, not '0'"),
+        ("num-cpu-cores=", "", "num-cpu-cores"),
+        ("num-cpu-cores=two", "", "two"),
+        ("memory-per-node=", "", "'memory-per-node' must be a size like 512m or 2g, not ''"),
+        ("memory-per-node=much", "", "much"),
+        ("launcher.spark.driver.memory=x", "", "'launcher.spark.driver.memory'"),
+        ("spark.driver.memory=x", "", "'spark.driver.memory'"),
+        ("spark.executor.memory=x", "", "'spark.executor.memory'"),
+        ("spark.session.hive.enabled=maybe", "", "'spark.session.hive.enabled' must be true or false, not 'maybe'"),
+        ("python.paths=", "", "python.paths"),
+        ("python.executable=python3", "", "'python.executable' is not supported"),
         ("cp=x", "", "cp"),
         ("", "spark.context-settings { python.paths = 7 }", "python.paths"),
         ("", "a = [", "Cannot parse config"),

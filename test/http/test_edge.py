@@ -467,3 +467,47 @@ def test_slots_of_waiting_come_back(daemon, flags):
         assert server.submit("c", app, {"wait": flags.path("go")}, sync="true", timeout=0).status == 500
     flags.up("go")
     assert server.run("c", app).status == 200
+
+
+# ---- who asks, and what is empty
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "https://127.0.0.1", "http://127.0.0.1:1", "null"])
+def test_origins_of_others_change_nothing(server, origin):
+    """Browsers that send no Sec-Fetch-Site still send Origin; the method that counts is the one after `_method`."""
+    headers = {"Origin": origin}
+    name = unique("ctx")
+    assert server.post("/contexts/" + name, headers=headers).status == 403
+    assert server.get("/contexts/" + name).status == 404
+    assert server.delete("/jobs/x", headers=headers).status == 403
+    assert server.post("/jobs/x?_method=DELETE", headers=headers).status == 403
+    assert server.get("/jobs/x?_method=DELETE", headers=headers).status == 403
+    assert server.get("/jobs", headers=headers).status == 200
+    assert server.request("HEAD", "/jobs", headers=headers).status == 200
+
+
+def test_own_origin_is_let_in(server):
+    """Pages of this very host and port, and clients that are no browser."""
+    headers = {"Origin": "http://127.0.0.1:%d" % server.port}
+    assert server.delete("/jobs/x", headers=headers).status == 404
+    assert server.delete("/jobs/x").status == 404
+
+
+@pytest.mark.parametrize(
+    "query, body, text",
+    [
+        ("appName=x&classPath=", "", "classPath parameter is missing!"),
+        ("appName=&classPath=a.B", "", "To start the job appName or cp parameters should be configured!"),
+        ("cp=x&mainClass=", "", "mainClass parameter is missing!"),
+        ("cp=x", 'mainClass = ""', "mainClass parameter is missing!"),
+    ],
+)
+def test_empty_parameters_are_missing(server, query, body, text):
+    reply = server.post("/jobs?context=c&" + query, body)
+    assert (reply.status, reply.json) == (400, {"status": "ERROR", "result": "Cannot parse config: " + text})
+
+
+@pytest.mark.parametrize("path", ["/binaries/%2e", "/binaries/%2e%2e", "/contexts/%2e", "/contexts/%2e%2e"])
+def test_dots_are_no_names(server, path):
+    reply = server.post(path, b"PK", headers={"Content-Type": "application/zip"})
+    assert reply.status == 400 and reply.json["status"] == "ERROR" and "name must" in reply.result, reply

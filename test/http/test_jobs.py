@@ -667,3 +667,25 @@ def test_new_version_is_used_by_new_jobs_only(server, own_context, flags):
     old_run, new_run = server.wait_job(queued, "FINISHED")["result"], server.wait_job(new, "FINISHED")["result"]
     assert old_run["binaries"][0]["digest"] != new_run["binaries"][0]["digest"]
     assert old_run["binaries"][0]["version"] < new_run["binaries"][0]["version"]
+
+
+# ---- hostile configs
+
+
+@pytest.mark.parametrize(
+    "first, link",
+    [
+        ("a0=xxxxxxxxxxxxxxxx", "a%d=${a%d}${a%d}"),
+        ("a0=[xxxxxxxxxxxxxxxx]", "a%d=${a%d} ${a%d}"),
+        ("a0=xxxxxxxxxxxxxxxx", "a%d={x:${a%d},y:${a%d}}"),
+    ],
+)
+def test_config_that_doubles_with_every_line(server, context, app, first, link):
+    """A few hundred bytes that would become gigabytes are refused, and the server goes on."""
+    bomb = "\n".join([first] + [link % (i, i - 1, i - 1) for i in range(1, 40)])
+    replies = [
+        server.background("POST", "/jobs", bomb, appName=app, classPath="app.Job", context=context) for _ in range(4)
+    ]
+    for reply in replies:
+        assert ok_json(reply(), 400)["result"].startswith("Cannot parse config: the ")
+    assert server.run(context, app, {"result": 1}).result == 1

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -348,6 +349,141 @@ static void substitution_bombs_are_refused(void **state)
     }
 }
 
+/* These come first among the tests: a peak that was reached before would hide theirs. */
+static long peak_kib(void)
+{
+    struct rusage usage;
+
+    assert_int_equal(0, getrusage(RUSAGE_SELF, &usage));
+    return usage.ru_maxrss;
+}
+
+static void check_peak(long before_kib)
+{
+#ifdef __SANITIZE_ADDRESS__
+    (void)before_kib; /* it keeps for a while what was freed */
+#else
+    assert_in_range(peak_kib() - before_kib, 0, 48 * 1024);
+#endif
+}
+
+/* As short as they are, some would fill gigabytes if the caller's limits were all that held them. */
+static void short_bombs_take_little_memory(void **state)
+{
+    static const struct {
+        const char *first, *link;
+    } bombs[] = {
+        { "a0=xxxxxxxxxxxxxxxx\n", "a%d=${a%d}${a%d}\n" },
+        { "a0=\"xxxxxxxxxxxxxxxx\"\n", "a%d=${a%d}\" \"${a%d}\n" },
+        { "a0=[xxxxxxxxxxxxxxxx]\n", "a%d=${a%d} ${a%d}\n" },
+        { "a0=xxxxxxxxxxxxxxxx\n", "a%d=[${a%d},${a%d}]\n" },
+        { "a0=xxxxxxxxxxxxxxxx\n", "a%d={x:${a%d},y:${a%d}}\n" },
+    };
+    const struct stk_hocon_limits generous[] = {
+        { .max_bytes = SIZE_MAX, .max_depth = 48, .max_nodes = SIZE_MAX },
+        { .max_bytes = SIZE_MAX / 2 + 1, .max_depth = 48, .max_nodes = 200000 },
+        { .max_bytes = (size_t)30 << 20, .max_depth = 48, .max_nodes = 200000 },
+    };
+    long before_kib = peak_kib();
+
+    (void)state;
+    for (size_t b = 0; b < STK_LEN(bombs); b++) {
+        for (int lines = 22; lines <= 40; lines++) {
+            stk_auto_buf text = { 0 };
+
+            stk_buf_add_str(&text, bombs[b].first);
+            for (int i = 1; i < lines; i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+                stk_buf_printf(&text, bombs[b].link, i, i - 1, i - 1);
+#pragma GCC diagnostic pop
+            }
+            for (size_t i = 0; i < STK_LEN(generous); i++)
+                check_code(&text, &generous[i], STK_LIMIT);
+        }
+    }
+    check_peak(before_kib);
+}
+
+/* Each of these strings waits half composed until the next one is known. */
+static void strings_being_composed_count_as_memory(void **state)
+{
+    long before_kib = peak_kib();
+    stk_auto_buf text = { 0 };
+
+    (void)state;
+    stk_buf_add_str(&text, "s=");
+    repeat(&text, "x", 10000);
+    stk_buf_add_str(&text, "\nt=${s}${s}${s}${s}${s}${s}${s}${s}${s}${s}\n");
+    for (int i = 0; i < 900; i++)
+        stk_buf_printf(&text, "a%d=${t}${t}${a%d}\n", i, i + 1);
+    stk_buf_add_str(&text, "a900=1");
+    check_code(&text, NULL, STK_LIMIT);
+    check_peak(before_kib);
+}
+
+static void output_is_bounded_by_the_text(void **state)
+{
+    stk_auto_buf text = { 0 };
+    struct stk_hocon_limits limits = stk_hocon_default_limits;
+
+    (void)state;
+    stk_buf_add_str(&text, "a=");
+    repeat(&text, "x", 100000);
+    stk_buf_add_str(&text, "\nb=[${a},${a},${a},${a},${a},${a},${a},${a},${a}]\n"); /* ten times in all: below 1 MiB */
+    check_code(&text, NULL, STK_OK);
+    limits.max_bytes = 400000; /* 2 * max_bytes is less */
+    check_code(&text, &limits, STK_LIMIT);
+    stk_buf_add_str(&text, "c=${a}");
+    check_code(&text, NULL, STK_LIMIT);
+    stk_buf_add_str(&text, "\n#");
+    repeat(&text, "x", 500000); /* a longer text may become longer */
+    check_code(&text, NULL, STK_OK);
+}
+
+static void big_plain_texts_are_read(void **state)
+{
+    enum { LEN = 20 << 20 };
+    const struct stk_hocon_limits limits = { .max_bytes = LEN + 100, .max_depth = 48, .max_nodes = 200000 };
+    stk_auto_buf one = { 0 }, many = { 0 }, words = { 0 };
+
+    (void)state;
+    stk_buf_add_str(&one, "a=\"");
+    repeat(&one, "0123456789abcdef", LEN / 16);
+    stk_buf_add_str(&one, "\"");
+    check_code(&one, &limits, STK_OK);
+    for (int i = 0; many.len < LEN; i++)
+        stk_buf_printf(&many, "key%d = \"%0100d\"\n", i, i);
+    check_code(&many, &limits, STK_OK);
+    stk_buf_add_str(&words, "a=");
+    repeat(&words, "word ", LEN / 5);
+    check_code(&words, &limits, STK_OK);
+}
+
+/* Small values take most memory for their length; as many as max_nodes allows have to fit. */
+static void many_small_values_are_read(void **state)
+{
+    static const struct {
+        const char *line;
+        int n;
+    } texts[] = {
+        { "k%d=1\n", 199000 }, { "k%d={a=1}\n", 99000 }, { "k%d.a.b.c=1\n", 49000 }, { "k%d=${?x}x\n", 50000 }
+    };
+
+    (void)state;
+    for (size_t t = 0; t < STK_LEN(texts); t++) {
+        stk_auto_buf text = { 0 };
+
+        for (int i = 0; i < texts[t].n; i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            stk_buf_printf(&text, texts[t].line, i);
+#pragma GCC diagnostic pop
+        }
+        check_code(&text, NULL, STK_OK);
+    }
+}
+
 static void wide_texts_take_linear_time(void **state)
 {
     stk_auto_buf text = { 0 };
@@ -372,6 +508,8 @@ static void wide_texts_take_linear_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(short_bombs_take_little_memory),
+        cmocka_unit_test(strings_being_composed_count_as_memory),
         cmocka_unit_test(corpus_agrees_with_typesafe),
         cmocka_unit_test(renders_as_written),
         cmocka_unit_test(circles_follow_java),
@@ -382,6 +520,9 @@ int main(void)
         cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(nesting_bombs_are_refused),
         cmocka_unit_test(substitution_bombs_are_refused),
+        cmocka_unit_test(output_is_bounded_by_the_text),
+        cmocka_unit_test(big_plain_texts_are_read),
+        cmocka_unit_test(many_small_values_are_read),
         cmocka_unit_test(wide_texts_take_linear_time),
     };
 

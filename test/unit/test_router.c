@@ -301,6 +301,44 @@ static void framing_reads(void **state)
     assert_false(f.keep_alive);
 }
 
+static void framing_knows_pages_of_others(void **state)
+{
+    static const struct {
+        const char *host, *origin;
+        bool cross_site;
+    } cases[] = {
+        { "Host: h:1", "Origin: http://h:1", false },
+        { "Host: H:1", "origin: HTTP://h:1", false },
+        { "Host: h:1", "Origin: https://h:1", false },
+        { "Host: h", "Origin: http://h:80", false },
+        { "Host: h:443", "Origin: https://h", false },
+        { "Host: [::1]:1", "Origin: http://[::1]:1", false },
+        { "Host: h:1", "Origin: http://h:2", true },
+        { "Host: h:1", "Origin: http://h", true },
+        { "Host: h", "Origin: http://h:443", true },
+        { "Host: h:1", "Origin: http://evil.example", true },
+        { "Host: h:1", "Origin: http://h:1.evil.org", true },
+        { "Host: h:1", "Origin: http://evil.org/h:1", true },
+        { "Host: h:1", "Origin: null", true },
+        { "Host: h:1", "Origin: ", true },
+        { "Host: ", "Origin: http://", true },
+        { "Host: h:1", "Origin: h:1", true },
+    };
+    struct stk_framing f;
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(cases); i++) {
+        assert_int_equal(0, FRAME("1.1", &f, cases[i].origin, cases[i].host));
+        if (f.cross_site != cases[i].cross_site)
+            fail_msg("%s, %s", cases[i].host, cases[i].origin);
+    }
+    assert_int_equal(0, FRAME("1.0", &f, "Origin: http://h"));
+    assert_true(f.cross_site);
+    assert_int_equal(0, FRAME("1.1", &f, "Host: h", "Origin: http://h", "Sec-Fetch-Site: cross-site"));
+    assert_true(f.cross_site);
+    assert_int_equal(400, FRAME("1.1", &f, "Host: h", "Origin: http://h", "Origin: http://h"));
+}
+
 static void framing_refuses_what_can_be_read_in_two_ways(void **state)
 {
     struct stk_framing f;
@@ -449,6 +487,7 @@ int main(void)
         cmocka_unit_test(router_refuses_bad_routes),
         cmocka_unit_test(methods_have_any_case),
         cmocka_unit_test(framing_reads),
+        cmocka_unit_test(framing_knows_pages_of_others),
         cmocka_unit_test(framing_refuses_what_can_be_read_in_two_ways),
         cmocka_unit_test(framing_refuses_a_space_before_the_colon),
         cmocka_unit_test(framing_sees_headers_that_civetweb_dropped),

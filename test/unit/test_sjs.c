@@ -164,6 +164,8 @@ static void job_errors_look_as_in_sjs(void **state)
                  "");
     job_error_is(STK_JOB_ERROR, "{\"code\":\"SIGNALLED\",\"message\":\"ended by signal 9\",\"stderr_tail\":\"x\"}",
                  "ended by signal 9\nx", "SIGNALLED", "");
+    job_error_is(STK_JOB_ERROR, "{\"code\":\"SIGNALLED\",\"message\":\"ended by signal 9\",\"exit_code\":137}",
+                 "Python job failed with error code 137 and standard err [ended by signal 9]", "SIGNALLED", "");
     job_error_is(STK_JOB_KILLED, NULL, "Job 5453779a-f004-45fc-a11d-a39dae0f9bf4 killed",
                  "spark.jobserver.JobManagerActor$JobKilledException", "");
     job_error_is(STK_JOB_ERROR, "{\"code\":\"CONTEXT_STOPPED\",\"message\":\"x\"}",
@@ -374,7 +376,6 @@ static void hive_is_there_when_asked_for(void **state)
 static void wrong_settings_are_named_without_their_values(void **state)
 {
     static const char *const cases[] = {
-        "{\"max-jobs-per-context\":\"s3cret\"}",
         "{\"max-jobs\":0}",
         "{\"max-jobs\":1.5}",
         "{\"hadoop\":\"s3cret\"}",
@@ -384,6 +385,10 @@ static void wrong_settings_are_named_without_their_values(void **state)
         "{\"dependent-jar-uris\":[\"s3cret\"]}",
         "{\"spark\":\"s3cret\"}",
         "{\"context-factory\":[]}",
+        "{\"memory-per-node\":[\"s3cret\"]}",
+        "{\"python\":\"s3cret\"}",
+        "{\"python\":{\"executable\":\"s3cret\"}}",
+        "{\"python\":{\"paths\":\"s3cret,,b\"}}",
     };
     struct stk_sjs_spec s;
     struct stk_err err;
@@ -397,6 +402,76 @@ static void wrong_settings_are_named_without_their_values(void **state)
         assert_null(strstr(err.msg, "s3cret"));
         json_decref(o);
     }
+}
+
+static void wrong_numbers_sizes_and_switches_say_what_would_be_right(void **state)
+{
+    static const char *const cases[][2] = {
+        { "{\"num-cpu-cores\":0}", "'num-cpu-cores' must be a whole number from 1, not '0'" },
+        { "{\"num-cpu-cores\":\"two\"}", "'num-cpu-cores' must be a whole number from 1, not 'two'" },
+        { "{\"num-cpu-cores\":\"\"}", "'num-cpu-cores' must be a whole number from 1, not ''" },
+        { "{\"num-cpu-cores\":1.5}", "'num-cpu-cores' must be a whole number from 1, not '1.5'" },
+        { "{\"memory-per-node\":\"\"}", "'memory-per-node' must be a size like 512m or 2g, not ''" },
+        { "{\"memory-per-node\":\"1x\"}", "'memory-per-node' must be a size like 512m or 2g, not '1x'" },
+        { "{\"memory-per-node\":\"g\"}", "'memory-per-node' must be" },
+        { "{\"memory-per-node\":\"1 g\"}", "'memory-per-node' must be" },
+        { "{\"memory-per-node\":\"1gbb\"}", "'memory-per-node' must be" },
+        { "{\"memory-per-node\":\"-1g\"}", "'memory-per-node' must be" },
+        { "{\"launcher\":{\"spark\":{\"driver\":{\"memory\":\"much\"}}}}",
+          "'launcher.spark.driver.memory' must be a size like 512m or 2g, not 'much'" },
+        { "{\"spark\":{\"driver\":{\"memory\":\"\"}}}", "'spark.driver.memory' must be" },
+        { "{\"spark.executor.memory\":\"much\"}", "'spark.executor.memory' must be" },
+        { "{\"passthrough\":{\"spark\":{\"executor\":{\"memory\":\"much\"}}}}",
+          "'passthrough.spark.executor.memory' must be" },
+        { "{\"spark\":{\"session\":{\"hive\":{\"enabled\":\"maybe\"}}}}",
+          "'spark.session.hive.enabled' must be true or false, not 'maybe'" },
+        { "{\"spark\":{\"session\":{\"hive\":{\"enabled\":\"\"}}}}", "must be true or false, not ''" },
+        { "{\"max-jobs-per-context\":0}", "'max-jobs-per-context' must be a whole number from 1 to 1000, not '0'" },
+        { "{\"python\":{\"paths\":\"\"}}", "'python.paths' must be a list of texts" },
+        { "{\"python\":{\"paths\":[\"\"]}}", "'python.paths' must be a list of texts" },
+        { "{\"python\":{\"executable\":\"python3\"}}", "'python.executable' is not supported" },
+    };
+    struct stk_sjs_spec s;
+    struct stk_err err;
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(cases); i++) {
+        json_t *o = object(cases[i][0]);
+
+        assert_int_equal(-1, stk_sjs_spec_make(&s, "ctx", o, &err));
+        assert_int_equal(STK_INVALID, err.code);
+        if (!strstr(err.msg, cases[i][1]))
+            fail_msg("%s: %s", cases[i][0], err.msg);
+        json_decref(o);
+    }
+}
+
+static void sizes_are_as_in_spark(void **state)
+{
+    static const char *const sizes[] = { "512", "1k", "512m", "512M", "2g", "2GB", "1Tb", "4096b" };
+    char settings[128];
+    struct stk_sjs_spec s;
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(sizes); i++) {
+        snprintf(settings, sizeof settings, "{\"memory-per-node\":\"%s\"}", sizes[i]);
+        spec_of(settings, &s);
+        assert_string_equal(sizes[i], json_string_value(json_object_get(s.spark_conf, "spark.executor.memory")));
+        stk_sjs_spec_done(&s);
+    }
+}
+
+static void python_paths_may_be_one_text(void **state)
+{
+    struct stk_sjs_spec s;
+
+    (void)state;
+    spec_of("{\"python\":{\"paths\":\"/a,/b c\",\"executable\":\"\"}}", &s);
+    assert_json(json_incref(s.python_paths), "[\"/a\",\"/b c\"]");
+    stk_sjs_spec_done(&s);
+    spec_of("{\"python\":{\"paths\":[\"/a,b\"]}}", &s);
+    assert_json(json_incref(s.python_paths), "[\"/a,b\"]");
+    stk_sjs_spec_done(&s);
 }
 
 int main(void)
@@ -416,6 +491,9 @@ int main(void)
         cmocka_unit_test(factories_become_kinds),
         cmocka_unit_test(hive_is_there_when_asked_for),
         cmocka_unit_test(wrong_settings_are_named_without_their_values),
+        cmocka_unit_test(wrong_numbers_sizes_and_switches_say_what_would_be_right),
+        cmocka_unit_test(sizes_are_as_in_spark),
+        cmocka_unit_test(python_paths_may_be_one_text),
     };
 
     setenv("TZ", "UTC", 1);

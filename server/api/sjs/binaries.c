@@ -129,6 +129,10 @@ void stk_sjs_binaries_post(struct stk_request *r, struct stk_reply *reply, void 
     }
     if (stk_sjs_check_name(reply, "the binary's name", name) < 0)
         return;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) { /* clients and proxies take them out of a path */
+        stk_sjs_err(reply, 400, "the binary's name must not be '%s'", name);
+        return;
+    }
     up = stk_upload_open(sjs->core, &err);
     if (!up) {
         upload_failed(reply, &err);

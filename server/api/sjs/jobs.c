@@ -180,16 +180,22 @@ static void add_names_of(json_t *names, const json_t *value)
     }
 }
 
+/* A text to go by: an empty one counts as missing. */
+static const char *given(const char *text)
+{
+    return text && *text ? text : NULL;
+}
+
 /* Checks 5 to 7 of the reference. appName with classPath is the older pair and wins over cp with mainClass. */
 static int read_class(struct stk_request *r, struct stk_reply *reply, struct start *s)
 {
-    const char *app = stk_request_query(r, "appName"), *cp = stk_request_query(r, "cp");
+    const char *app = given(stk_request_query(r, "appName")), *cp = stk_request_query(r, "cp");
     const json_t *posted_cp = json_object_get(s->config, "cp");
 
     if (app) {
         add_names_of(s->binaries, json_object_get(s->config, "dependent-jar-uris"));
         json_array_append_new(s->binaries, json_string(app));
-        s->class_path = stk_request_query(r, "classPath");
+        s->class_path = given(stk_request_query(r, "classPath"));
         if (!s->class_path)
             stk_sjs_err(reply, 400, "Cannot parse config: classPath parameter is missing!");
         return s->class_path ? 0 : -1;
@@ -202,9 +208,9 @@ static int read_class(struct stk_request *r, struct stk_reply *reply, struct sta
         add_names(s->binaries, cp);
     else
         add_names_of(s->binaries, posted_cp);
-    s->class_path = stk_request_query(r, "mainClass");
+    s->class_path = given(stk_request_query(r, "mainClass"));
     if (!s->class_path)
-        s->class_path = json_string_value(json_object_get(s->config, "mainClass"));
+        s->class_path = given(json_string_value(json_object_get(s->config, "mainClass")));
     if (!s->class_path)
         stk_sjs_err(reply, 400, "Cannot parse config: mainClass parameter is missing!");
     return s->class_path ? 0 : -1;

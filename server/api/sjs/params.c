@@ -75,7 +75,8 @@ static void parse(struct parse *p)
     struct stk_hocon_limits limits = stk_hocon_default_limits;
 
     limits.max_depth = DEPTH_MAX;
-    limits.max_bytes = SIZE_MAX; /* the route's limit held already */
+    if (limits.max_bytes < p->len)
+        limits.max_bytes = p->len; /* the route's limit held already */
     p->ret = stk_hocon_parse(p->text, p->len, &limits, &p->err);
 }
 

@@ -146,9 +146,98 @@ static int flatten_dotted(const json_t *settings, json_t *into, struct stk_err *
     return 0;
 }
 
+/* ---- what a value must be */
+
+/* 0, or -1: should says what would be right. */
+typedef int value_check(const char *text, const char **should);
+
+static int check_count(const char *text, const char **should)
+{
+    int64_t n;
+
+    *should = "a whole number from 1";
+    return stk_parse_i64(text, 1, INT32_MAX, &n, NULL);
+}
+
+static int check_slots(const char *text, const char **should)
+{
+    int64_t n;
+
+    *should = "a whole number from 1 to 1000"; /* SLOTS_MAX */
+    return stk_parse_i64(text, 1, SLOTS_MAX, &n, NULL);
+}
+
+/* What Spark takes: a number alone is its own unit for each setting. */
+static int check_memory(const char *text, const char **should)
+{
+    size_t n = strspn(text, "0123456789");
+    const char *unit = text + n;
+
+    *should = "a size like 512m or 2g";
+    if (*unit && strchr("kKmMgGtT", *unit))
+        unit++;
+    if (*unit == 'b' || *unit == 'B')
+        unit++;
+    return n > 0 && !*unit ? 0 : -1;
+}
+
+/* The words that HOCON has for it. */
+static int find_bool(const char *text, bool *ret)
+{
+    static const char *const words[] = { "false", "true", "no", "yes", "off", "on" };
+
+    for (size_t i = 0; i < STK_LEN(words); i++) {
+        if (strcasecmp(text, words[i]) == 0) {
+            *ret = i % 2;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+static int check_bool(const char *text, const char **should)
+{
+    bool on;
+
+    *should = "true or false";
+    return find_bool(text, &on);
+}
+
+/* Only these values are repeated to the client: the others may hold passwords. */
+static int check_value(const char *prefix, const char *key, const char *text, value_check *check, struct stk_err *err)
+{
+    const char *should = "";
+
+    if (check(text, &should) == 0)
+        return 0;
+    return stk_fail(err, STK_INVALID, "the context setting '%s%s' must be %s, not '%.40s'", prefix, key, should, text);
+}
+
+/* Looks at what a block has just put into the Spark configuration; prefix leads to its place in the settings. */
+static int check_conf(const json_t *conf, const char *prefix, struct stk_err *err)
+{
+    static const struct {
+        const char *key;
+        value_check *check;
+    } known[] = {
+        { "spark.driver.memory", check_memory },
+        { "spark.executor.memory", check_memory },
+        { "spark.session.hive.enabled", check_bool },
+    };
+
+    for (size_t i = 0; i < STK_LEN(known); i++) {
+        const char *text = json_string_value(json_object_get(conf, known[i].key));
+
+        if (text && check_value(prefix, known[i].key, text, known[i].check, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* ---- the pieces of a spec */
 
-static int copy_setting(const json_t *settings, const char *from, json_t *into, const char *to, struct stk_err *err)
+static int copy_setting(const json_t *settings, const char *from, value_check *check, json_t *into, const char *to,
+                        struct stk_err *err)
 {
     const json_t *value = json_object_get(settings, from);
     stk_auto_free char *text = NULL;
@@ -158,7 +247,11 @@ static int copy_setting(const json_t *settings, const char *from, json_t *into, 
     if (json_is_object(value) || json_is_array(value))
         return stk_fail(err, STK_INVALID, "the context setting '%s' must be a number or text", from);
     text = value_text(value);
-    return !text || json_object_set_new(into, to, json_string(text)) < 0 ? no_memory(err) : 0;
+    if (!text)
+        return no_memory(err);
+    if (check_value("", from, text, check, err) < 0)
+        return -1;
+    return json_object_set_new(into, to, json_string(text)) < 0 ? no_memory(err) : 0;
 }
 
 /* Later steps beat earlier ones. */
@@ -169,13 +262,14 @@ static int make_spark_conf(struct stk_sjs_spec *s, const char *name, const json_
 
     if (json_object_set_new(conf, "spark.app.name", json_string(name)) < 0)
         return no_memory(err);
-    if (copy_setting(settings, "num-cpu-cores", conf, "spark.cores.max", err) < 0 ||
-        copy_setting(settings, "memory-per-node", conf, "spark.executor.memory", err) < 0 ||
-        flatten_block(settings, "launcher", "", conf, err) < 0)
+    if (copy_setting(settings, "num-cpu-cores", check_count, conf, "spark.cores.max", err) < 0 ||
+        copy_setting(settings, "memory-per-node", check_memory, conf, "spark.executor.memory", err) < 0 ||
+        flatten_block(settings, "launcher", "", conf, err) < 0 || check_conf(conf, "launcher.", err) < 0)
         return -1;
     master = json_incref(json_object_get(conf, "spark.master")); /* the launcher's beats every other */
     if (flatten_block(settings, "spark", "spark", conf, err) < 0 || flatten_dotted(settings, conf, err) < 0 ||
-        flatten_block(settings, "passthrough", "", conf, err) < 0)
+        check_conf(conf, "", err) < 0 || flatten_block(settings, "passthrough", "", conf, err) < 0 ||
+        check_conf(conf, "passthrough.", err) < 0)
         return -1;
     return master && json_object_set(conf, "spark.master", master) < 0 ? no_memory(err) : 0;
 }
@@ -221,10 +315,11 @@ static int make_hive(struct stk_sjs_spec *s, struct stk_err *err)
 {
     static const char asked_key[] = "spark.session.hive.enabled", key[] = "spark.sql.catalogImplementation";
     const char *asked = json_string_value(json_object_get(s->spark_conf, asked_key));
-    bool on =
-        asked && (strcasecmp(asked, "true") == 0 || strcasecmp(asked, "yes") == 0 || strcasecmp(asked, "on") == 0);
+    bool on = false;
     int rc = 0;
 
+    if (asked)
+        find_bool(asked, &on);
     if ((on || strcmp(s->spec.kind, "hive") == 0) && !json_object_get(s->spark_conf, key))
         rc = json_object_set_new(s->spark_conf, key, json_string("hive"));
     json_object_del(s->spark_conf, asked_key);
@@ -242,30 +337,62 @@ static int make_slots(struct stk_sjs_spec *s, const json_t *settings, struct stk
 
         if (!value || json_is_null(value))
             continue;
-        if (!text || stk_parse_i64(text, 1, SLOTS_MAX, &n, NULL) < 0)
-            return stk_fail(err, STK_INVALID, "the context setting '%s' must be a whole number from 1 to %d", keys[i],
-                            SLOTS_MAX);
+        if (!text)
+            return no_memory(err);
+        if (check_value("", keys[i], text, check_slots, err) < 0)
+            return -1;
+        stk_parse_i64(text, 1, SLOTS_MAX, &n, NULL);
     }
     s->spec.max_jobs = (int)n;
     return 0;
 }
 
+static int bad_paths(struct stk_err *err)
+{
+    return stk_fail(err, STK_INVALID,
+                    "the context setting 'python.paths' must be a list of texts, or one text with commas between the "
+                    "paths, none of them empty");
+}
+
+static int add_path(struct stk_sjs_spec *s, const char *path, size_t len, struct stk_err *err)
+{
+    if (len == 0)
+        return bad_paths(err);
+    return json_array_append_new(s->python_paths, json_stringn(path, len)) < 0 ? no_memory(err) : 0;
+}
+
+/* "a,b": the only way to name several in a query. */
+static int add_path_list(struct stk_sjs_spec *s, const char *list, struct stk_err *err)
+{
+    for (const char *p = list;; p++) {
+        size_t len = strcspn(p, ",");
+
+        if (add_path(s, p, len, err) < 0)
+            return -1;
+        p += len;
+        if (!*p)
+            return 0;
+    }
+}
+
 static int make_python_paths(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
 {
-    json_t *paths = json_object_get(json_object_get(settings, "python"), "paths"), *path;
+    const json_t *python = json_object_get(settings, "python"), *paths = json_object_get(python, "paths"), *path;
     size_t i;
 
+    if (python && !json_is_null(python) && !json_is_object(python))
+        return stk_fail(err, STK_INVALID, "the context setting 'python' must be an object");
     if (!paths || json_is_null(paths))
         return 0;
     if (json_is_string(paths))
-        return json_array_append(s->python_paths, paths) < 0 ? no_memory(err) : 0;
+        return add_path_list(s, json_string_value(paths), err);
     if (!json_is_array(paths))
-        return stk_fail(err, STK_INVALID, "the context setting 'python.paths' must be a list of texts");
+        return bad_paths(err);
     json_array_foreach(paths, i, path) {
         if (!json_is_string(path))
-            return stk_fail(err, STK_INVALID, "the context setting 'python.paths' must be a list of texts");
-        if (json_array_append(s->python_paths, path) < 0)
-            return no_memory(err);
+            return bad_paths(err);
+        if (add_path(s, json_string_value(path), json_string_length(path), err) < 0)
+            return -1;
     }
     return 0;
 }
@@ -289,16 +416,23 @@ static int make_settings(struct stk_sjs_spec *s, const char *name, struct stk_er
 /* Settings that Spark Job Server acts on and we cannot yet: better said than passed over. */
 static int check_unsupported(const json_t *settings, struct stk_err *err)
 {
-    static const char *const keys[] = { "cp", "dependent-jar-uris" };
+    static const struct {
+        const char *block, *key, *name, *instead;
+    } known[] = {
+        { NULL, "cp", "cp", "name binaries when starting jobs" },
+        { NULL, "dependent-jar-uris", "dependent-jar-uris", "name binaries when starting jobs" },
+        { "python", "executable", "python.executable", "the server's configuration names the interpreter" },
+    };
 
-    for (size_t i = 0; i < STK_LEN(keys); i++) {
-        const json_t *value = json_object_get(settings, keys[i]);
+    for (size_t i = 0; i < STK_LEN(known); i++) {
+        const json_t *block = known[i].block ? json_object_get(settings, known[i].block) : settings;
+        const json_t *value = json_object_get(block, known[i].key);
         bool empty = !value || json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0) ||
                      (json_is_string(value) && json_string_length(value) == 0);
 
         if (!empty)
-            return stk_fail(err, STK_INVALID,
-                            "the context setting '%s' is not supported: name binaries when starting jobs", keys[i]);
+            return stk_fail(err, STK_INVALID, "the context setting '%s' is not supported: %s", known[i].name,
+                            known[i].instead);
     }
     return 0;
 }
