@@ -1,0 +1,58 @@
+"""A server that is replaced while clients are at work, and callers with little time."""
+
+import http.client
+import signal
+import threading
+
+import pytest
+
+
+@pytest.fixture
+def server(daemon):
+    return daemon().start()
+
+
+@pytest.fixture
+def app(server):
+    return server.upload("app")
+
+
+def test_sigusr2_under_load(server, app, flags):
+    """Requests in flight do not disturb the handover, and who waits for a job learns its id."""
+    server.create("c")
+    sync = server.background(
+        "POST", "/jobs?appName=%s&classPath=jobs.Job&context=c&sync=true&timeout=600" % app,
+        '{"fake": {"touch": "%s", "wait": "%s", "result": 6}}' % (flags.path("on"), flags.path("go")),
+    )
+    flags.wait("on")
+    over = threading.Event()
+
+    def read():
+        while not over.is_set():
+            try:
+                server.get("/jobs")
+            except (OSError, http.client.HTTPException):  # it is going down
+                return
+
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    try:
+        assert server.stop(signal.SIGUSR2) == 0
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    job = sync().json["jobId"]
+    server.start()
+    flags.up("go")
+    assert server.wait_job(job, "FINISHED")["result"] == 6
+
+
+def test_no_time_at_all_still_tells_the_id(server, app, flags):
+    """timeout=0: the job is accepted, so the caller has to learn which it is."""
+    server.create("c")
+    reply = server.submit("c", app, {"wait": flags.path("go"), "result": 1}, sync="true", timeout="0")
+    assert reply.status == 500
+    flags.up("go")
+    assert server.wait_job(reply.json["jobId"], "FINISHED")["result"] == 1
