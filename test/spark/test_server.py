@@ -77,7 +77,7 @@ def test_a_context_is_shown(stoker, py):
 @pytest.mark.parametrize("settings, cause", [
     ({"spark.master": "nonsense["}, "Master must either be yarn or start with spark, k8s, or local"),
     ({"spark.master": "local[4", "spark.ui.enabled": "true"}, "Could not parse Master URL: 'local[4'"),
-    ({"launcher.spark.driver.memory": "lots"}, "Invalid maximum heap size: -Xmxlots"),
+    ({"launcher.spark.driver.memory": "99999999999999g"}, "Invalid maximum heap size: -Xmx99999999999999g"),
 ], ids=["no-master", "odd-master", "memory"])
 def test_a_context_that_cannot_start_says_why_and_leaves_nothing(stoker, py, settings, cause):
     reply = stoker.create("bad", **settings)
