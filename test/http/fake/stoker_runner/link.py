@@ -131,8 +131,9 @@ class Link:
     def drop(self):
         if self.sock is None:
             return
-        self.sock.close()
-        self.sock, self.buffer, self.redial_at = None, bytearray(), time.monotonic() + REDIAL_SECONDS
+        closed, self.sock = self.sock, None  # in this order: _cut may come between any two lines
+        closed.close()
+        self.buffer, self.redial_at = bytearray(), time.monotonic() + REDIAL_SECONDS
         if self.welcome:
             self.welcome = False
             self.owner.lost()
