@@ -21,7 +21,7 @@ venv    := $(build)/venv
 
 # ---- sources
 
-sources := $(wildcard server/*.c server/base/*.c server/http/*.c server/api/*/*.c server/hocon/*.c server/ui/*.c \
+sources := $(wildcard server/*.c server/base/*.c server/http/*.c server/api/*.c server/api/*/*.c server/hocon/*.c server/ui/*.c \
                       jobs/*.c jobs/store/*.c jobs/runner/*.c)
 unit_sources := $(wildcard test/unit/test_*.c)
 unit_shared  := $(filter-out $(unit_sources),$(wildcard test/unit/*.c)) # what all unit tests may use

@@ -6,7 +6,7 @@
  *     worker: interrupt --- done, interrupted ---------------------------------------> worker_over
  *               `-- no answer within the grace: the zygote kills its process group --> worker_over
  *
- * A job whose end came before the interrupt reached it keeps that end.
+ * A job whose end came before the interrupt reached it keeps that end. The receipt (receipt.c) has each step.
  */
 #include "live.h"
 
@@ -20,6 +20,8 @@ void cancel_kill(struct job *job)
 
     if (job->worker_over || !job->worker)
         return;
+    if (!job->killed)
+        receipt_step(job, "worker killed", NULL);
     job->killed = true; /* said again when the zygote dials, should it be away now */
     if (ctx->zygote.conn)
         stk_conn_send_take(ctx->zygote.conn,
@@ -37,10 +39,12 @@ static void on_grace_over(void *arg)
 
 static void send_keeper(struct job *job)
 {
-    if (!job->keeper_over && job->context->keeper.conn)
-        stk_conn_send_take(job->context->keeper.conn,
-                           json_pack("{s:s, s:s, s:s, s:i}", "type", "cancel", "worker", job->row.worker.process, "job",
-                                     job->row.id, "attempt", job->row.attempt));
+    if (job->keeper_over || !job->context->keeper.conn)
+        return;
+    receipt_step(job, "spark asked", NULL);
+    stk_conn_send_take(job->context->keeper.conn,
+                       json_pack("{s:s, s:s, s:s, s:i}", "type", "cancel", "worker", job->row.worker.process, "job",
+                                 job->row.id, "attempt", job->row.attempt));
 }
 
 static void send_worker(struct job *job)
@@ -50,6 +54,7 @@ static void send_worker(struct job *job)
     if (job->worker_over || !w || !w->p.conn)
         return;
     w->interrupts++;
+    receipt_step(job, "interrupted", NULL);
     stk_conn_send_take(
         w->p.conn, json_pack("{s:s, s:s, s:i}", "type", "interrupt", "job", job->row.id, "attempt", job->row.attempt));
 }
@@ -68,21 +73,50 @@ void cancel_resume(struct job *job)
         stk_timer_set(job->grace, job->killed ? 0 : job->core->o.cancel_grace_ms);
 }
 
+/* What a job ends with that was cancelled for this reason. */
+static enum stk_job_state state_of(const struct job *job)
+{
+    return job->cancel == CANCEL_RUN_TIMEOUT || job->cancel == CANCEL_QUEUE_TIMEOUT ? STK_JOB_TIMED_OUT
+                                                                                    : STK_JOB_KILLED;
+}
+
+static struct stk_text *error_of(const struct job *job)
+{
+    const struct stk_job_terms *terms = &job->row.terms;
+
+    switch (job->cancel) {
+    case CANCEL_QUEUE_TIMEOUT:
+        return failure_text("QUEUE_TIMEOUT", NULL, NULL, "the job waited longer than its queue-timeout of %lld ms",
+                            (long long)terms->queue_timeout_ms);
+    case CANCEL_RUN_TIMEOUT:
+        return failure_text("RUN_TIMEOUT", NULL, NULL, "the job ran longer than its run-timeout of %lld ms",
+                            (long long)terms->run_timeout_ms);
+    case CANCEL_CONTEXT: return stk_text_ref(job->context->jobs_error);
+    case CANCEL_NONE:
+    case CANCEL_USER: break;
+    }
+    return failure_text("KILLED", NULL, NULL, "Job %s killed", job->row.id);
+}
+
 void cancel_begin(struct job *job, enum cancel_reason reason)
 {
-    if (job->cancel != CANCEL_NONE)
+    if (job->cancel != CANCEL_NONE || job->settled)
         return;
     job->cancel = reason;
     switch (job->row.state) {
     case STK_JOB_QUEUED:
-        job_settle(job, STK_JOB_KILLED, failure_text("KILLED", NULL, NULL, "Job %s killed", job->row.id));
+        receipt_begin(job);
+        receipt_set(job, "stopped_by", json_string("not started"));
+        job_settle(job, state_of(job), error_of(job));
         break;
     case STK_JOB_STARTING: /* not sent: when its commit comes back it ends without having run */
     case STK_JOB_RUNNING:
+        receipt_begin(job);
+        receipt_write(job);
         job_move(job, STK_JOB_CANCELLING);
         cancel_resume(job);
         break;
-    default: break;
+    default: job->cancel = CANCEL_NONE; break;
     }
 }
 
@@ -93,20 +127,38 @@ static void finish_if_over(struct job *job)
 
     if (job->settled || !job->worker_over || !(job->keeper_over || !job->sent))
         return;
+    if (!job->sent)
+        receipt_set(job, "stopped_by", json_string("not started"));
     if (outcome && (job->ended_itself || strcmp(outcome, "finished") == 0 || strcmp(outcome, "invalid") == 0) &&
-        strcmp(outcome, "interrupted") != 0)
+        strcmp(outcome, "interrupted") != 0) {
+        json_object_set_new(job->receipt, "stopped_by", json_string("itself"));
         job_settle_done(job, job->outcome);
-    else
-        job_settle(job, STK_JOB_KILLED, failure_text("KILLED", NULL, NULL, "Job %s killed", job->row.id));
+    } else {
+        job_settle(job, state_of(job), error_of(job));
+    }
     queue_dispatch(ctx);
 }
 
 void cancel_worker_done(struct job *job, json_t *done)
 {
-    if (!job->outcome)
+    if (!job->outcome) {
         job->outcome = json_incref(done);
+        receipt_step(job, "python ended", json_pack("{s:O?}", "outcome", json_object_get(done, "outcome")));
+        receipt_set(job, "stopped_by", json_string("interrupt"));
+    }
     if (job->worker && job->worker->interrupts == 0) /* cancelled while the server was away: nothing to wait for */
         cancel_worker_over(job);
+}
+
+void cancel_worker_exited(struct job *job, json_t *exit)
+{
+    json_t *detail = json_object();
+
+    json_object_set(detail, "status", json_object_get(exit, "status"));
+    json_object_set(detail, "signal", json_object_get(exit, "signal"));
+    receipt_step(job, "process ended", detail);
+    receipt_set(job, "stopped_by", json_string(job->killed ? "kill" : "exit"));
+    cancel_worker_over(job);
 }
 
 void cancel_worker_over(struct job *job)
@@ -115,8 +167,14 @@ void cancel_worker_over(struct job *job)
     finish_if_over(job);
 }
 
-void cancel_keeper_over(struct job *job)
+void cancel_keeper_over(struct job *job, json_t *msg)
 {
+    static const char *const counts[] = { "jobs", "tasks", "streams", "rounds", "elapsed_ms" };
+    json_t *spark = msg ? json_object() : NULL;
+
+    for (size_t i = 0; spark && i < STK_LEN(counts); i++)
+        json_object_set(spark, counts[i], json_object_get(msg, counts[i]));
+    receipt_step(job, msg ? "spark confirmed" : "spark gone", spark);
     job->keeper_over = true;
     finish_if_over(job);
 }

@@ -32,6 +32,7 @@ struct context *context_find_active(struct stk_core *core, const char *name)
 }
 
 static void on_deadline(void *arg);
+static void on_clock(void *arg);
 
 static void process_init(struct process *p, struct context *ctx, enum role role, const char *name)
 {
@@ -46,7 +47,10 @@ struct context *context_new(struct stk_core *core)
     if (!ctx)
         return NULL;
     ctx->timer = stk_timer_new(core->loop, on_deadline, ctx);
-    if (!ctx->timer) {
+    ctx->clock = stk_timer_new(core->loop, on_clock, ctx);
+    if (!ctx->timer || !ctx->clock) {
+        stk_timer_free(ctx->timer);
+        stk_timer_free(ctx->clock);
         free(ctx);
         return NULL;
     }
@@ -68,6 +72,7 @@ void context_free(struct context *ctx)
 
     HASH_DEL(core->contexts, ctx);
     stk_timer_free(ctx->timer);
+    stk_timer_free(ctx->clock);
     stk_context_row_done(&ctx->row);
     stk_text_unref(ctx->jobs_error);
     free(ctx);
@@ -100,6 +105,76 @@ void context_move(struct context *ctx, enum stk_context_state to)
     stk_info("context", "moved", "context", ctx->row.id, "name", stk_text_data(ctx->row.name), "from",
              stk_context_state_name(from), "to", stk_context_state_name(to));
     write_down(ctx);
+}
+
+/* ---- clocks */
+
+static int64_t number_of(const json_t *object, const char *key, int64_t otherwise)
+{
+    const json_t *value = json_object_get(object, key);
+
+    return json_is_integer(value) ? json_integer_value(value) : otherwise;
+}
+
+void context_read_spec(struct context *ctx)
+{
+    json_auto_t *spec = json_loadb(stk_text_data(ctx->row.spec), stk_text_len(ctx->row.spec), 0, NULL);
+    const struct stk_core_options *o = &ctx->core->o;
+    json_t *terms = json_object_get(spec, "terms");
+
+    ctx->terms = (struct stk_job_terms){
+        .priority = (int)number_of(terms, "priority", o->terms.priority),
+        .queue_timeout_ms = number_of(terms, "queue_timeout_ms", o->terms.queue_timeout_ms),
+        .run_timeout_ms = number_of(terms, "run_timeout_ms", o->terms.run_timeout_ms),
+        .max_memory = number_of(terms, "max_memory", o->terms.max_memory),
+        .isolated = (int)number_of(terms, "isolated", o->terms.isolated),
+    };
+    ctx->idle_timeout_ms = number_of(spec, "idle_timeout_ms", o->idle_timeout_ms);
+    ctx->lifetime_ms = number_of(spec, "lifetime_ms", o->lifetime_ms);
+}
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Set for the first moment at which it can be over; who is not idle then is looked at again. */
+void context_set_clock(struct context *ctx)
+{
+    int64_t left = INT64_MAX;
+
+    if (ctx->lifetime_ms)
+        left = ctx->lifetime_ms - (stk_wall_us() - ctx->row.started_us) / 1000;
+    if (!ctx->idle_since_ms)
+        ctx->idle_since_ms = stk_mono_ms();
+    if (ctx->idle_timeout_ms)
+        left = min_of(left, ctx->n_jobs > 0 ? ctx->idle_timeout_ms
+                                            : ctx->idle_timeout_ms - (stk_mono_ms() - ctx->idle_since_ms));
+    if (left < INT64_MAX)
+        stk_timer_set(ctx->clock, left > 0 ? left : 0);
+}
+
+static void on_clock(void *arg)
+{
+    struct context *ctx = arg;
+
+    if (ctx->ending || ctx->core->stopping || ctx->row.state != STK_CONTEXT_RUNNING)
+        return;
+    if (ctx->lifetime_ms && stk_wall_us() - ctx->row.started_us >= ctx->lifetime_ms * 1000) {
+        stk_info("context", "lifetime is over", "context", ctx->row.id);
+        context_end(ctx, STK_CONTEXT_STOPPED,
+                    failure_text("LIFETIME", NULL, NULL, "the context reached its lifetime of %lld ms",
+                                 (long long)ctx->lifetime_ms),
+                    false);
+    } else if (ctx->idle_timeout_ms && ctx->n_jobs == 0 && stk_mono_ms() - ctx->idle_since_ms >= ctx->idle_timeout_ms) {
+        stk_info("context", "idle for too long", "context", ctx->row.id);
+        context_end(ctx, STK_CONTEXT_STOPPED,
+                    failure_text("IDLE_TIMEOUT", NULL, NULL, "the context had no job for its idle-timeout of %lld ms",
+                                 (long long)ctx->idle_timeout_ms),
+                    false);
+    } else {
+        context_set_clock(ctx);
+    }
 }
 
 /* ---- processes */
@@ -220,6 +295,19 @@ static void fail_queued_jobs(struct context *ctx)
     }
 }
 
+/* Its jobs are stopped by stopping all: the context's end is the proof. */
+static void begin_receipts(struct context *ctx)
+{
+    for (struct job *job = ctx->core->jobs; job; job = job->hh.next) {
+        if (job->context != ctx || job->settled || job->cancel != CANCEL_NONE)
+            continue;
+        job->cancel = CANCEL_CONTEXT;
+        receipt_begin(job);
+        if (job->row.state == STK_JOB_QUEUED)
+            receipt_set(job, "stopped_by", json_string("not started"));
+    }
+}
+
 void context_tell_to_stop(struct context *ctx, int64_t grace_ms)
 {
     if (ctx->zygote.conn)
@@ -251,6 +339,8 @@ void context_end(struct context *ctx, enum stk_context_state state, struct stk_t
         ctx->jobs_error = error_of_jobs(ctx, state);
         if ((state == STK_CONTEXT_STOPPED || state == STK_CONTEXT_CREATING) && ctx->row.state != STK_CONTEXT_STOPPING)
             context_move(ctx, STK_CONTEXT_STOPPING);
+        if (state == STK_CONTEXT_STOPPED)
+            begin_receipts(ctx);
         if (state != STK_CONTEXT_CREATING)
             fail_queued_jobs(ctx);
         context_tell_to_stop(ctx, now ? 0 : ctx->core->o.stop_grace_ms);
@@ -273,7 +363,7 @@ static void settle_what_ran(struct context *ctx)
         worker_exited(w, NULL);
     HASH_ITER(hh, ctx->core->jobs, job, tmp) {
         if (job->context == ctx && !job->settled && job->row.state == STK_JOB_CANCELLING)
-            cancel_keeper_over(job); /* Spark is gone, and with it all that the job had there */
+            cancel_keeper_over(job, NULL); /* Spark is gone, and with it all that the job had there */
     }
 }
 
@@ -410,8 +500,12 @@ static void on_committed(void *arg, const struct stk_err *err)
     }
     if (ctx->commits > 0)
         return;
-    if (ctx->last_row)
+    if (ctx->last_row) {
         finish(ctx);
-    else if (ctx->row.state == STK_CONTEXT_RUNNING)
-        context_answer_creators(ctx, NULL);
+        return;
+    }
+    if (ctx->row.state != STK_CONTEXT_RUNNING)
+        return;
+    context_answer_creators(ctx, NULL);
+    context_set_clock(ctx);
 }

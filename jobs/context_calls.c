@@ -85,6 +85,7 @@ static void on_create(struct stk_task *task)
     if (rc == 0) {
         copy_row(&ctx->row, &c->row);
         ctx->row.spec = stk_text_ref(c->row.spec);
+        context_read_spec(ctx);
         ctx->row.state = STK_CONTEXT_CREATING;
         ctx->row.started_us = stk_wall_us();
         HASH_ADD_STR(core->contexts, row.id, ctx);

@@ -11,6 +11,13 @@
 /* Bytes of a result that travel in a frame and lie in the database; longer ones go to files. */
 enum { INLINE_RESULT_BYTES = 65536 };
 
+static json_t *terms_object(const struct stk_job_terms *t)
+{
+    return json_pack("{s:i, s:I, s:I, s:I, s:i}", "priority", t->priority, "queue_timeout_ms",
+                     (json_int_t)t->queue_timeout_ms, "run_timeout_ms", (json_int_t)t->run_timeout_ms, "max_memory",
+                     (json_int_t)t->max_memory, "isolated", t->isolated);
+}
+
 /* What keeper and workers read: spec.json of PROTOCOL.md section 2. */
 struct stk_text *context_spec_text(struct stk_core *core, const struct stk_context_spec *spec, const char *id)
 {
@@ -26,11 +33,17 @@ struct stk_text *context_spec_text(struct stk_core *core, const struct stk_conte
         if (!json_object_get(conf, key))
             json_object_set(conf, key, value);
     }
-    object = json_pack("{s:s, s:s, s:s, s:O, s:O, s:O, s:O, s:i, s:I, s:I, s:i, s:i}", "context", id, "name",
-                       spec->name, "kind", spec->kind, "spark_conf", conf, "settings", spec->settings, "hadoop_conf",
-                       hadoop, "python_paths", paths, "max_result_inline", INLINE_RESULT_BYTES, "max_result",
-                       (json_int_t)core->o.max_result_bytes, "max_log", (json_int_t)core->o.max_log_bytes,
-                       "max_jobs_per_worker", 0, "max_worker_growth", 0);
+    struct stk_job_terms terms = spec->terms;
+
+    stk_job_terms_fill(&terms, &core->o.terms);
+    object = json_pack(
+        "{s:s, s:s, s:s, s:O, s:O, s:O, s:O, s:i, s:I, s:I, s:i, s:i, s:o, s:I, s:I}", "context", id, "name",
+        spec->name, "kind", spec->kind, "spark_conf", conf, "settings", spec->settings, "hadoop_conf", hadoop,
+        "python_paths", paths, "max_result_inline", INLINE_RESULT_BYTES, "max_result",
+        (json_int_t)core->o.max_result_bytes, "max_log", (json_int_t)core->o.max_log_bytes, "max_jobs_per_worker", 0,
+        "max_worker_growth", 0, "terms", terms_object(&terms), "idle_timeout_ms",
+        (json_int_t)(spec->idle_timeout_ms == STK_UNSAID ? core->o.idle_timeout_ms : spec->idle_timeout_ms),
+        "lifetime_ms", (json_int_t)(spec->lifetime_ms == STK_UNSAID ? core->o.lifetime_ms : spec->lifetime_ms));
     text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     return text ? stk_text_new(text, strlen(text)) : NULL;
 }

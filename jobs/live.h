@@ -45,6 +45,7 @@ struct worker {
     struct process p; /* first: a connection's user pointer is the process */
     enum worker_state state;
     struct stk_text *set;  /* binary set it is bound to; NULL: none yet */
+    bool isolated;         /* ran, or runs, a job that shares its process with no other */
     struct job *job;       /* the job in hand: assigned, sent or being cancelled */
     int interrupts;        /* sent and not yet answered: gets no job while > 0 */
     int64_t idle_since_ms; /* monotonic; while it is coming: since when */
@@ -52,7 +53,7 @@ struct worker {
 };
 LIST_HEAD(worker_list, worker);
 
-enum cancel_reason { CANCEL_NONE, CANCEL_USER };
+enum cancel_reason { CANCEL_NONE, CANCEL_USER, CANCEL_QUEUE_TIMEOUT, CANCEL_RUN_TIMEOUT, CANCEL_CONTEXT };
 
 struct job {
     struct stk_core *core;
@@ -62,12 +63,14 @@ struct job {
     bool queued;           /* is in context->queue */
     bool arriving;         /* will be, when its first row is committed */
     bool has_slot;
-    bool sent;      /* `run` has gone out, or may have */
-    bool settled;   /* its final row is on the way to the store */
-    bool abandoned; /* it could not be recorded: nobody knows it, it is freed when the store has answered */
-    bool ack_exit;  /* its worker's end is acknowledged to the zygote after its last row */
-    int commits;    /* store commands not answered yet */
+    bool sent;        /* `run` has gone out, or may have */
+    bool settled;     /* its final row is on the way to the store */
+    bool abandoned;   /* it could not be recorded: nobody knows it, it is freed when the store has answered */
+    bool ack_exit;    /* its worker's end is acknowledged to the zygote after its last row */
+    int commits;      /* store commands not answered yet */
+    uint64_t arrival; /* order in the queue among equals */
     struct ticket_list accepted, ended; /* who waits for which */
+    struct stk_timer *clock;            /* of its queue or run time-out; NULL: it has none */
     /* cancel */
     enum cancel_reason cancel;
     bool worker_over;        /* the worker is done with it, or gone */
@@ -75,6 +78,7 @@ struct job {
     bool ended_itself;       /* its end came before the interrupt reached it */
     bool killed;             /* the zygote was asked to kill its worker */
     json_t *outcome;         /* `done` that came while it was being cancelled */
+    json_t *receipt;         /* NULL: nobody wanted to end it */
     struct stk_timer *grace; /* of a cancel */
     struct stk_timer *retry; /* of a commit that found the disk full */
     TAILQ_ENTRY(job) link;
@@ -90,20 +94,24 @@ struct context {
     int n_workers;
     struct job_queue queue;
     int n_queued;
-    int n_arriving;      /* jobs that will be queued when their first row is committed */
-    int busy;            /* slots taken: jobs that are in a worker's hand */
-    int n_jobs;          /* jobs that refer to this context */
-    int failed_attaches; /* in a row */
+    int n_arriving;           /* jobs that will be queued when their first row is committed */
+    int busy;                 /* slots taken: jobs that are in a worker's hand */
+    int n_jobs;               /* jobs that refer to this context */
+    int failed_attaches;      /* in a row */
     int64_t no_fork_until_ms; /* monotonic; the machine refused a fork */
     struct ticket_list creators, stoppers;
-    struct stk_timer *timer;          /* deadline of a stop; retry of the last row */
-    bool ending;                      /* being stopped or cleared away: no new work */
-    enum stk_context_state end_state; /* CREATING: to be started again, its queued jobs stay QUEUED */
-    struct stk_text *jobs_error;      /* what its unfinished jobs end with */
-    bool closed;                      /* its processes are gone and its jobs settled; nothing finds it any more */
-    bool last_row;                    /* is on the way to the store; after its commit the context is forgotten */
-    bool abandoned; /* its first row could not be written: nobody knows it */
-    int commits;                      /* store commands not answered yet */
+    struct stk_job_terms terms;           /* of its jobs that do not say */
+    int64_t idle_timeout_ms, lifetime_ms; /* 0: none */
+    int64_t idle_since_ms;                /* monotonic; the end of its last job */
+    struct stk_timer *clock;              /* of the two */
+    struct stk_timer *timer;              /* deadline of a stop; retry of the last row */
+    bool ending;                          /* being stopped or cleared away: no new work */
+    enum stk_context_state end_state;     /* CREATING: to be started again, its queued jobs stay QUEUED */
+    struct stk_text *jobs_error;          /* what its unfinished jobs end with */
+    bool closed;                          /* its processes are gone and its jobs settled; nothing finds it any more */
+    bool last_row;                        /* is on the way to the store; after its commit the context is forgotten */
+    bool abandoned;                       /* its first row could not be written: nobody knows it */
+    int commits;                          /* store commands not answered yet */
     UT_hash_handle hh;
 };
 
@@ -115,6 +123,7 @@ struct stk_core {
     struct context *contexts; /* by id */
     struct job *jobs;         /* by id */
     int n_contexts;
+    uint64_t arrivals;        /* jobs that came, for their order */
     struct stk_timer *reaper; /* of idle workers */
     bool stopping;
     bool leaving; /* stopping, and the contexts go on without us */
@@ -133,7 +142,14 @@ void job_settle_done(struct job *job, json_t *done); /* with what a worker said 
 void job_release(struct job *job);                   /* takes it out of its worker's hand; the slot is free */
 void job_detach(struct job *job);                    /* its worker is gone; the slot stays taken */
 void job_take(struct job *job, struct worker *w);    /* puts it in a worker's hand and takes a slot */
-void job_requeue(struct job *job);                   /* not run after all: back to the front of the queue */
+void job_requeue(struct job *job);                   /* not run after all: back to its place in the queue */
+void job_set_clock(struct job *job);                 /* of its queue or its run time, by its state */
+bool job_is_plain_name(const char *name);            /* of a file in results/ */
+
+/* ---- job_calls.c: what callers ask of jobs */
+
+void job_publish(struct job *job); /* who waits for its end may know its row already */
+void job_answer(struct job *job, struct ticket_list *list, const struct stk_err *err);
 
 /* ---- queue.c: who runs what */
 
@@ -164,8 +180,18 @@ void cancel_begin(struct job *job, enum cancel_reason reason);
 void cancel_resume(struct job *job); /* sends again what is open, after a reconnect */
 void cancel_kill(struct job *job);   /* the last step: its worker is killed */
 void cancel_worker_done(struct job *job, json_t *done);
+void cancel_worker_exited(struct job *job, json_t *exit); /* as the zygote said; NULL: nobody knows how */
 void cancel_worker_over(struct job *job);
-void cancel_keeper_over(struct job *job);
+void cancel_keeper_over(struct job *job, json_t *msg); /* `cancelled`; NULL: Spark is gone */
+
+/* ---- receipt.c */
+
+void receipt_begin(struct job *job);
+void receipt_step(struct job *job, const char *step, json_t *detail_take); /* detail NULL: none. No receipt: nothing */
+void receipt_set(struct job *job, const char *key, json_t *value_take);    /* unless it is said already */
+void receipt_write(struct job *job);                                       /* into its row */
+void receipt_close(struct job *job, enum stk_job_state state);
+void receipt_resume(struct job *job); /* after a restart, from its row; finds the reason of the cancel too */
 
 /* ---- context.c: one context's life */
 
@@ -179,6 +205,8 @@ void context_tell_to_stop(struct context *ctx, int64_t grace_ms);
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now);
 void context_check_gone(struct context *ctx);
 void context_watch(struct process *p);            /* watches a process whose id is known */
+void context_read_spec(struct context *ctx);      /* its limits and clocks */
+void context_set_clock(struct context *ctx);      /* once it runs */
 bool context_found(struct process *p, pid_t pid); /* identifies, records and watches it; false: it has ended already */
 void context_close_process(struct process *p);
 void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */

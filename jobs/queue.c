@@ -1,6 +1,6 @@
 /*
  * Who runs what. A context has max_jobs slots; a slot is taken when a job is assigned to a worker and free again when the
- * worker has answered. Jobs go in the order they came; a job that waits for a worker of its binary set to start may be
+ * worker has answered. Jobs go by priority, then in the order they came; a job that waits for a worker of its binary set to start may be
  * passed by later ones only as far as slots are left for it.
  *
  * A worker is bound to the set of its first job. One worker that is bound to nothing is kept attached, so that a new set does
@@ -14,7 +14,7 @@
 
 static bool is_free(const struct worker *w)
 {
-    return w->state == W_READY && !w->job && w->interrupts == 0 && w->p.conn;
+    return w->state == W_READY && !w->job && !w->isolated && w->interrupts == 0 && w->p.conn;
 }
 
 static bool is_coming(const struct worker *w)
@@ -35,7 +35,7 @@ static struct worker *find_worker(struct context *ctx, const struct job *job)
     {
         if (!is_free(w))
             continue;
-        if (same_set(w, job))
+        if (same_set(w, job) && job->row.terms.isolated <= 0)
             return w;
         if (!w->set)
             unbound = w;
@@ -43,18 +43,24 @@ static struct worker *find_worker(struct context *ctx, const struct job *job)
     return unbound;
 }
 
+static bool goes_before(const struct job *a, const struct job *b)
+{
+    if (a->row.terms.priority != b->row.terms.priority)
+        return a->row.terms.priority > b->row.terms.priority;
+    return a->arrival < b->arrival; /* one that had its turn already comes back to where it was */
+}
+
 void queue_add(struct job *job)
 {
     struct context *ctx = job->context;
+    struct job *before = TAILQ_LAST(&ctx->queue, job_queue);
 
-    struct job *later = job->row.attempt > 0 ? TAILQ_FIRST(&ctx->queue) : NULL;
-
-    while (later && later->row.submitted_us < job->row.submitted_us)
-        later = TAILQ_NEXT(later, link);
-    if (later) /* it had its turn: not behind those that came after it */
-        TAILQ_INSERT_BEFORE(later, job, link);
+    while (before && goes_before(job, before))
+        before = TAILQ_PREV(before, job_queue, link);
+    if (before)
+        TAILQ_INSERT_AFTER(&ctx->queue, before, job, link);
     else
-        TAILQ_INSERT_TAIL(&ctx->queue, job, link);
+        TAILQ_INSERT_HEAD(&ctx->queue, job, link);
     job->queued = true;
     ctx->n_queued++;
 }
@@ -77,6 +83,7 @@ static void assign(struct job *job, struct worker *w)
     job->row.started_us = stk_wall_us();
     if (!w->set)
         w->set = stk_text_ref(job->row.set);
+    w->isolated = job->row.terms.isolated > 0;
 }
 
 bool queue_assign(struct job *job)

@@ -38,6 +38,7 @@ static int adopt_context(struct stk_core *core, struct stk_context_row *row_take
         return stk_fail(err, STK_INTERNAL, "out of memory");
     ctx->row = *row_take;
     *row_take = (struct stk_context_row){ 0 };
+    context_read_spec(ctx);
     HASH_ADD_STR(core->contexts, row.id, ctx);
     return 0;
 }
@@ -67,8 +68,10 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     job->row = *row_take;
     *row_take = (struct stk_job_row){ 0 };
     HASH_ADD_STR(core->jobs, row.id, job);
+    job->arrival = ++core->arrivals;
     if (job->row.state == STK_JOB_QUEUED) {
         queue_add(job);
+        job_set_clock(job);
         return 0;
     }
     w = worker_find(ctx, job->row.worker.process);
@@ -82,10 +85,12 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     job_take(job, w);
     w->set = stk_text_ref(job->row.set);
     job->sent = true; /* perhaps; its worker's hello tells */
-    if (job->row.state == STK_JOB_STARTING)
+    if (job->row.state == STK_JOB_STARTING) {
         job->row.state = STK_JOB_RUNNING;
-    else
-        job->cancel = CANCEL_USER;
+        job_set_clock(job);
+    } else {
+        receipt_resume(job);
+    }
     return 0;
 }
 
@@ -95,6 +100,8 @@ static void resume(struct context *ctx)
 
     stk_info("recover", zygote_alive ? "context adopted" : "context has no processes", "context", ctx->row.id, "name",
              stk_text_data(ctx->row.name), "state", stk_context_state_name(ctx->row.state));
+    if (ctx->row.state == STK_CONTEXT_RUNNING)
+        context_set_clock(ctx);
     if (ctx->row.state == STK_CONTEXT_STOPPING)
         context_end(ctx, STK_CONTEXT_STOPPED, NULL, !zygote_alive);
     else if (!zygote_alive && ctx->row.state == STK_CONTEXT_CREATING)

@@ -16,6 +16,9 @@ void stk_job_row_done(struct stk_job_row *row)
     stk_text_unref(row->error);
     stk_text_unref(row->result);
     stk_text_unref(row->result_file);
+    stk_text_unref(row->receipt);
+    stk_text_unref(row->idempotency_key);
+    stk_text_unref(row->fingerprint);
     *row = (struct stk_job_row){ 0 };
 }
 
@@ -24,6 +27,20 @@ void stk_job_rows_free(struct stk_job_row *rows, size_t n)
     for (size_t i = 0; i < n; i++)
         stk_job_row_done(&rows[i]);
     free(rows);
+}
+
+void stk_job_terms_fill(struct stk_job_terms *terms, const struct stk_job_terms *from)
+{
+    if (terms->priority == STK_UNSAID)
+        terms->priority = from->priority;
+    if (terms->queue_timeout_ms == STK_UNSAID)
+        terms->queue_timeout_ms = from->queue_timeout_ms;
+    if (terms->run_timeout_ms == STK_UNSAID)
+        terms->run_timeout_ms = from->run_timeout_ms;
+    if (terms->max_memory == STK_UNSAID)
+        terms->max_memory = from->max_memory;
+    if (terms->isolated == STK_UNSAID)
+        terms->isolated = from->isolated;
 }
 
 void stk_context_row_done(struct stk_context_row *row)

@@ -161,6 +161,10 @@ void worker_send_run(struct job *job)
                     job->row.attempt, "kind", "class", "class", stk_text_data(job->row.class_path), "config",
                     stk_text_data(job->row.config), stk_text_len(job->row.config), "set", stk_text_data(job->row.set),
                     "binaries", binaries, "pool", "description", stk_text_data(job->row.class_path));
+    if (run && job->row.terms.max_memory > 0)
+        json_object_set_new(run, "max_memory", json_integer(job->row.terms.max_memory));
+    if (run && job->row.terms.isolated > 0)
+        json_object_set_new(run, "isolated", json_true());
     if (run)
         stk_conn_send_take(job->worker->p.conn, run);
     else
@@ -340,7 +344,7 @@ static void settle_orphan(struct job *job, json_t *exit)
         job->ended_itself = done != NULL; /* the spool file was written before the end */
         if (!job->outcome)
             job->outcome = json_incref(done);
-        cancel_worker_over(job);
+        cancel_worker_exited(job, exit);
     } else if (done) {
         job_release(job);
         job_settle_done(job, done);

@@ -17,7 +17,7 @@ enum {
     INT_MAX_DIGITS = 9,
 };
 
-enum kind { BOOL, INT, SIZE, TIME, LEVEL, PATH, COMMAND, LISTEN, SPARK_CONF, HOCON };
+enum kind { BOOL, INT, SIZE, TIME, LEVEL, PATH, COMMAND, LISTEN, SPARK_CONF, HOCON, ISOLATION };
 
 #define KiB INT64_C(1024)
 #define MiB (1024 * KiB)
@@ -86,6 +86,21 @@ static const struct key keys[] = {
       "What contexts get to end when the server is stopped. At least cancel-grace." },
     { "worker-idle-timeout", TIME, FIELD(worker_idle_timeout_ms), "5min", SECOND, 365 * DAY,
       "How long a Python process that has run jobs is kept for more of them." },
+    { "queue-timeout", TIME, FIELD(queue_timeout_ms), "0s", 0, 365 * DAY,
+      "How long a job may wait for a slot before it ends as TIMED_OUT. 0s: for ever. Like the next five a default: a "
+      "context's\n"
+      "settings beat it, and what a job's request says beats these." },
+    { "run-timeout", TIME, FIELD(run_timeout_ms), "0s", 0, 365 * DAY,
+      "How long a job may run; then it is cancelled and ends as TIMED_OUT. 0s: for ever." },
+    { "idle-timeout", TIME, FIELD(idle_timeout_ms), "0s", 0, 365 * DAY,
+      "A context that had no job for so long is stopped. 0s: never." },
+    { "lifetime", TIME, FIELD(lifetime_ms), "0s", 0, 365 * DAY,
+      "A context of this age is stopped, with the jobs that it has then. 0s: never." },
+    { "max-memory", SIZE, FIELD(max_memory_bytes), "0KiB", 0, 64 * TiB,
+      "Memory that a job's Python process may take beyond what it began with. 0KiB: no limit." },
+    { "isolation", ISOLATION, FIELD(isolated), "shared", 0, 0,
+      "\"shared\": jobs of the same binaries run one after the other in the same Python process. \"process\": each "
+      "gets a fresh one." },
     { "max-result", SIZE, FIELD(max_result_bytes), "1GiB", KiB, 64 * GiB, "The longest result of a job, as JSON." },
     { "max-log", SIZE, FIELD(max_log_bytes), "4GiB", KiB, TiB,
       "The most that a job may print, standard output and standard error each. A job that prints more is ended." },
@@ -184,6 +199,7 @@ static const char *expected(char buf[EXPECTED_MAX], const struct key *key)
     case SPARK_CONF:
         return "a list of \"name=value\" with names that begin with spark., such as [ \"spark.driver.memory=2g\" ]";
     case HOCON: return "a text in HOCON, such as \"num-cpu-cores = 2\"";
+    case ISOLATION: return "\"shared\" or \"process\"";
     case PATH:
     case COMMAND: break;
     }
@@ -367,6 +383,11 @@ static int set_text(struct stk_config *c, const struct key *key, const char *tex
     case LISTEN: return add_listen(c, key, text, err);
     case SPARK_CONF: return add_spark_conf(c, key, text, err);
     case HOCON: return set_hocon(c, key, text, err);
+    case ISOLATION:
+        if (strcmp(text, "shared") != 0 && strcmp(text, "process") != 0)
+            return fail_text(key, text, err);
+        *(bool *)place = strcmp(text, "process") == 0;
+        return 0;
     }
     return stk_fail(err, STK_INTERNAL, "%s: no such kind of key", key->name);
 }
@@ -766,6 +787,7 @@ static void print_value(FILE *out, const struct stk_config *c, const struct key 
             text = json_dumps(c->context_settings, JSON_COMPACT);
         print_text(out, text ? text : "");
         return;
+    case ISOLATION: fputs(*(const bool *)place ? "\"process\"" : "\"shared\"", out); return;
     }
 }
 

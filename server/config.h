@@ -31,22 +31,26 @@ struct stk_config {
     int64_t max_waiting;        /* HTTP threads that may wait for jobs or contexts at once; beyond: 503, Retry-After */
     int64_t request_timeout_ms; /* for a client to send its request */
     int64_t keep_alive_timeout_ms;
-    int64_t max_body_bytes;            /* 30 MiB */
-    int64_t max_upload_bytes;          /* 2 GiB */
-    int64_t max_unpacked_bytes;        /* 4 GiB */
-    int64_t max_archive_entries;       /* 100000 */
-    int64_t max_contexts;              /* 32 */
-    int64_t max_jobs;                  /* slots per context: 8 */
-    int64_t max_queue;                 /* jobs that may wait per context: 10000 */
-    int64_t context_create_timeout_ms; /* 60 s */
-    int64_t context_delete_timeout_ms; /* 15 s */
-    int64_t cancel_grace_ms;           /* from interrupt to SIGKILL: 1 s */
-    int64_t stop_grace_ms;             /* for contexts at SIGTERM: 10 s */
-    int64_t worker_idle_timeout_ms;    /* 5 min */
-    int64_t max_result_bytes;          /* 1 GiB */
-    int64_t max_log_bytes;             /* per stream of a job: 4 GiB */
-    json_t *spark_conf;                /* object of strings: defaults of every context; spark.master is "local[*]" */
-    json_t *context_settings;          /* object: defaults of SJS context settings */
+    int64_t max_body_bytes;                   /* 30 MiB */
+    int64_t max_upload_bytes;                 /* 2 GiB */
+    int64_t max_unpacked_bytes;               /* 4 GiB */
+    int64_t max_archive_entries;              /* 100000 */
+    int64_t max_contexts;                     /* 32 */
+    int64_t max_jobs;                         /* slots per context: 8 */
+    int64_t max_queue;                        /* jobs that may wait per context: 10000 */
+    int64_t context_create_timeout_ms;        /* 60 s */
+    int64_t context_delete_timeout_ms;        /* 15 s */
+    int64_t cancel_grace_ms;                  /* from interrupt to SIGKILL: 1 s */
+    int64_t stop_grace_ms;                    /* for contexts at SIGTERM: 10 s */
+    int64_t worker_idle_timeout_ms;           /* 5 min */
+    int64_t queue_timeout_ms, run_timeout_ms; /* of jobs; 0: none */
+    int64_t idle_timeout_ms, lifetime_ms;     /* of contexts; 0: none */
+    int64_t max_memory_bytes;                 /* of a job; 0: no limit */
+    bool isolated;                            /* each job in a process of its own */
+    int64_t max_result_bytes;                 /* 1 GiB */
+    int64_t max_log_bytes;                    /* per stream of a job: 4 GiB */
+    json_t *spark_conf;       /* object of strings: defaults of every context; spark.master is "local[*]" */
+    json_t *context_settings; /* object: defaults of SJS context settings */
 };
 
 /* Defaults, then the file (NULL: none). Errors name file, line, key, what was wrong and what would be right. */

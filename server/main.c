@@ -205,6 +205,12 @@ static int start_core(struct server *s, struct stk_err *err)
         .cancel_grace_ms = c->cancel_grace_ms,
         .stop_grace_ms = c->stop_grace_ms,
         .worker_idle_timeout_ms = c->worker_idle_timeout_ms,
+        .terms = { .queue_timeout_ms = c->queue_timeout_ms,
+                   .run_timeout_ms = c->run_timeout_ms,
+                   .max_memory = c->max_memory_bytes,
+                   .isolated = c->isolated },
+        .idle_timeout_ms = c->idle_timeout_ms,
+        .lifetime_ms = c->lifetime_ms,
         .max_result_bytes = c->max_result_bytes,
         .max_log_bytes = c->max_log_bytes,
         .max_upload_bytes = (uint64_t)c->max_upload_bytes,
@@ -231,7 +237,7 @@ static int start_http(struct server *s, struct stk_err *err)
 {
     const struct stk_config *c = &s->config;
     static struct stk_api_options api; /* borrowed by the dialects for the process's life */
-    const struct stk_dialect *dialects[2] = { NULL };
+    const struct stk_dialect *dialects[3] = { NULL };
     struct stk_http_options options = {
         .listen = (const char *const *)c->listen,
         .n_listen = c->n_listen,
@@ -250,7 +256,7 @@ static int start_http(struct server *s, struct stk_err *err)
         .max_body_bytes = c->max_body_bytes,
         .context_settings = c->context_settings,
     };
-    if (!(dialects[0] = stk_api_sjs(s->core, &api)))
+    if (!(dialects[0] = stk_api_sjs(s->core, &api)) || !(dialects[1] = stk_api_native(s->core, &api)))
         return stk_fail(err, STK_INTERNAL, "out of memory");
     s->http = stk_http_start(&options, err);
     return s->http ? 0 : -1;

@@ -3,6 +3,7 @@
 #define STOKER_API_H
 
 #include "stoker/http.h"
+#include "stoker/job.h"
 
 struct stk_core;
 
@@ -14,6 +15,22 @@ struct stk_api_options {
     int64_t max_body_bytes;
     json_t *context_settings; /* defaults for new contexts, as SJS's spark.context-settings; object */
 };
+
+/* ---- what dialects share: terms.c. Any thread. */
+
+/* One of "priority", "queue-timeout", "run-timeout", "max-memory", "isolation". 1: set; 0: not a name of these; -1: STK_INVALID names it. */
+int stk_terms_set(struct stk_job_terms *terms, const char *name, const char *text, struct stk_err *err);
+/* A duration for "queue-timeout" and its like, in ms: 1, or -1 with STK_INVALID. */
+int stk_clock_set(const char *name, const char *text, int64_t *ret, struct stk_err *err);
+/* All terms that a request's query names; the others are STK_UNSAID. */
+int stk_terms_query(struct stk_request *r, struct stk_job_terms *terms, struct stk_err *err);
+/* The header Idempotency-Key; *ret is NULL without it, else borrowed from the request. */
+int stk_idempotency_key(struct stk_request *r, const char **ret, struct stk_err *err);
+
+/* ---- the dialects */
+
+/* What only Stoker has, under /v1 (docs/dialects/native.md). */
+const struct stk_dialect *stk_api_native(struct stk_core *core, const struct stk_api_options *options);
 
 /* Spark Job Server (docs/dialects/sjs.md). NULL when out of memory. */
 const struct stk_dialect *stk_api_sjs(struct stk_core *core, const struct stk_api_options *options);

@@ -44,12 +44,15 @@ void stk_context_rows_free(struct stk_context_row *rows, size_t n);
 
 struct stk_context_spec {
     const char *name;
-    const char *kind;     /* "session", "spark", "sql", "hive" */
-    json_t *spark_conf;   /* borrowed; object of strings, beats the server's defaults */
-    json_t *hadoop_conf;  /* borrowed; object of strings, or NULL */
-    json_t *python_paths; /* borrowed; array of strings, or NULL */
-    json_t *settings;     /* borrowed; what jobs see as runtime.contextConfig */
-    int max_jobs;         /* 0: the server's default */
+    const char *kind;           /* "session", "spark", "sql", "hive" */
+    json_t *spark_conf;         /* borrowed; object of strings, beats the server's defaults */
+    json_t *hadoop_conf;        /* borrowed; object of strings, or NULL */
+    json_t *python_paths;       /* borrowed; array of strings, or NULL */
+    json_t *settings;           /* borrowed; what jobs see as runtime.contextConfig */
+    int max_jobs;               /* 0: the server's default */
+    struct stk_job_terms terms; /* of its jobs, unless they say otherwise; STK_UNSAID: the server's default */
+    int64_t idle_timeout_ms,
+        lifetime_ms; /* it ends when it had no job for so long, is so old. 0: never; STK_UNSAID as above */
 };
 
 /*

@@ -22,8 +22,10 @@ struct stk_core_options {
     const char *java_home;  /* NULL: as the environment has it */
     json_t *spark_conf;     /* object of strings: defaults of every context */
     int max_contexts;
-    int max_jobs;  /* slots of a context that does not say */
-    int max_queue; /* jobs that may wait in one context */
+    int max_jobs;                         /* slots of a context that does not say */
+    int max_queue;                        /* jobs that may wait in one context */
+    struct stk_job_terms terms;           /* of jobs whose context does not say; all said */
+    int64_t idle_timeout_ms, lifetime_ms; /* of contexts that do not say */
     int64_t cancel_grace_ms;
     int64_t stop_grace_ms;
     int64_t worker_idle_timeout_ms;

@@ -57,6 +57,24 @@ struct stk_process_id {
     char boot_id[STK_UUID_MAX];
 };
 
+/* What a job may take. A job that does not say takes what its context says, and that what the server's configuration says. */
+struct stk_job_terms {
+    int priority;             /* STK_PRIORITY_MIN to STK_PRIORITY_MAX; higher ones leave the queue first */
+    int64_t queue_timeout_ms; /* may wait so long; 0: for ever */
+    int64_t run_timeout_ms;   /* may run so long; 0: for ever */
+    int64_t max_memory;       /* bytes that its processes may use beyond what they began with; 0: no limit */
+    int isolated;             /* 1: in a process that has run no other job and runs none after it */
+};
+enum { STK_PRIORITY_MIN = -100, STK_PRIORITY_MAX = 100 };
+
+/* Of terms: what nobody has said. Takes the place of any of the numbers above. */
+#define STK_UNSAID (-1000)
+#define STK_TERMS_UNSAID ((struct stk_job_terms){ STK_UNSAID, STK_UNSAID, STK_UNSAID, STK_UNSAID, STK_UNSAID })
+/* Fills what terms do not say from others. */
+void stk_job_terms_fill(struct stk_job_terms *terms, const struct stk_job_terms *from);
+
+#define STK_IDEMPOTENCY_KEY_MAX 256
+
 /* One job as it is recorded. Texts may be NULL where marked. Released by stk_job_row_done(). */
 struct stk_job_row {
     char id[STK_UUID_MAX];
@@ -70,7 +88,10 @@ struct stk_job_row {
     struct stk_text *error;       /* JSON object of PROTOCOL.md section 7; NULL unless the state has one */
     struct stk_text *result;      /* JSON text; NULL: none, or in result_file */
     struct stk_text *result_file; /* name in results/; NULL: none */
+    struct stk_text *receipt;     /* JSON object, docs/cancel.md; NULL: nobody wanted to end it */
+    struct stk_text *idempotency_key, *fingerprint; /* NULL: none; the second is of what was posted with it */
     int64_t result_bytes;
+    struct stk_job_terms terms;
     enum stk_job_state state;
     int attempt;                                /* 0: never handed to a worker */
     struct stk_process_id worker;               /* of the last attempt */
@@ -88,6 +109,8 @@ struct stk_job_spec {
     const char *class_path;
     const char *config; /* JSON text of an object */
     size_t config_len;
+    struct stk_job_terms terms;  /* STK_UNSAID where the client has not said */
+    const char *idempotency_key; /* NULL: none. Else of 1 to STK_IDEMPOTENCY_KEY_MAX - 1 bytes */
 };
 
 /*
@@ -97,6 +120,9 @@ struct stk_job_spec {
  * -1: STK_NOT_FOUND (err->msg is "appName <app> not found" or "context <name> not found"), STK_CONFLICT (the context is
  * stopping), STK_LIMIT (queue full), STK_FULL, STK_INTERNAL: nothing was accepted. STK_TIMEOUT: the job was accepted but did not end
  * within timeout_ms (STK_WAIT_FINAL): *ret is filled too, so the caller can tell its id; ret->id is empty if not even that is known.
+ *
+ * A job that was accepted with the same idempotency key is answered in place of a new one, whatever became of it, also when the
+ * retry comes after a restart. STK_CONFLICT: that one was posted with other content.
  */
 int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum stk_job_wait wait, int64_t timeout_ms,
                    struct stk_job_row *ret, struct stk_err *err);
@@ -107,6 +133,16 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
  */
 int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, enum stk_job_state *ret_before,
                    struct stk_job_row *ret, struct stk_err *err);
+
+/*
+ * Waits until a job has ended: 0 with the row it ended with (release it). STK_NOT_FOUND: no such job. STK_TIMEOUT: it goes on;
+ * *ret is its row as it is recorded.
+ */
+int stk_job_wait(struct stk_core *core, const char *id, int64_t timeout_ms, struct stk_job_row *ret,
+                 struct stk_err *err);
+
+/* How many jobs of its context leave the queue before this one; -1: it does not wait. */
+int stk_job_position(struct stk_core *core, const char *id);
 
 /* ---- reads: committed rows, straight from the store; any thread */
 

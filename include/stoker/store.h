@@ -44,7 +44,7 @@ void stk_store_flush(struct stk_store *store);
 
 /*
  * A new job, QUEUED or already STARTING, with its event. Fails with STK_NOT_FOUND, "appName <app> not found", when a version in
- * `versions` has been deleted meanwhile. row is copied (texts by reference).
+ * `versions` has been deleted meanwhile; with STK_CONFLICT when another job has its idempotency key. row is copied (texts by reference).
  */
 int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, const int64_t *versions,
                             size_t n_versions, stk_store_done_fn *done, void *arg, struct stk_err *err);
@@ -78,6 +78,7 @@ int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_do
 /* ---- reads */
 
 int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err);
+int stk_store_job_by_key(struct stk_store *s, const char *key, struct stk_job_row *ret, struct stk_err *err);
 int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err);
 int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
                        size_t *ret_n, struct stk_err *err);

@@ -77,6 +77,9 @@ static struct stk_cmd *job_cmd(const struct stk_job_row *row, size_t n_versions,
     stk_text_ref(row->error);
     stk_text_ref(row->result);
     stk_text_ref(row->result_file);
+    stk_text_ref(row->receipt);
+    stk_text_ref(row->idempotency_key);
+    stk_text_ref(row->fingerprint);
     cmd->release = release_job;
     return cmd;
 }
@@ -109,6 +112,21 @@ static int insert_config(struct stk_db *db, const struct stk_text *config)
     return stk_db_run(db, stmt);
 }
 
+/* 1: a job has this key already, 0: none, -1: SQLite failed. */
+static int key_is_used(struct stk_db *db, const struct stk_text *key)
+{
+    sqlite3_stmt *stmt;
+    int found;
+
+    if (!key)
+        return 0;
+    stmt = stk_db_use(db, STK_SQL_JOB_KEY_USED);
+    stk_db_bind_text(db, stmt, 1, key);
+    found = stk_db_step(db, stmt);
+    stk_db_done(stmt);
+    return found;
+}
+
 static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
 {
     struct stk_db *db = &s->writer;
@@ -120,6 +138,11 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
     case 0:
         stk_fail(err, STK_NOT_FOUND, "appName %s not found", row->app ? stk_text_data(row->app) : "");
         return STK_CMD_REFUSED;
+    default: return STK_CMD_FAILED;
+    }
+    switch (key_is_used(db, row->idempotency_key)) {
+    case 0: break;
+    case 1: stk_fail(err, STK_CONFLICT, "the idempotency key is used already"); return STK_CMD_REFUSED;
     default: return STK_CMD_FAILED;
     }
     stmt = stk_db_use(db, STK_SQL_JOB_INSERT);
@@ -142,7 +165,15 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
     stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_RESULT_BYTES, row->result_bytes);
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RESULT_FILE, row->result_file);
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_ERROR, row->error);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_PRIORITY, row->terms.priority);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_QUEUE_TIMEOUT, row->terms.queue_timeout_ms);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_RUN_TIMEOUT, row->terms.run_timeout_ms);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_MAX_MEMORY, row->terms.max_memory);
+    stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_ISOLATED, row->terms.isolated);
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RESULT, row->result);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RECEIPT, row->receipt);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_KEY, row->idempotency_key);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_FINGERPRINT, row->fingerprint);
     if (stk_db_run(db, stmt) < 0 || insert_config(db, row->config) < 0 ||
         stk_event_write(s, cmd,
                         &(struct stk_event){ .kind = "job.submitted",
@@ -185,6 +216,7 @@ static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cm
     stk_db_bind_text(db, stmt, 11, row->result_file);
     stk_db_bind_text(db, stmt, 12, row->error);
     stk_db_bind_text(db, stmt, 13, row->result);
+    stk_db_bind_text(db, stmt, 14, row->receipt);
     if (stk_db_run(db, stmt) < 0)
         return STK_CMD_FAILED;
     if (sqlite3_changes(db->sqlite) == 0) {

@@ -30,6 +30,7 @@ enum stk_sql {
     STK_SQL_JOB_INSERT,
     STK_SQL_JOB_CONFIG_INSERT,
     STK_SQL_JOB_UPDATE,
+    STK_SQL_JOB_KEY_USED,
     STK_SQL_EVENT_INSERT,
     STK_SQL_CONTEXT_INSERT,
     STK_SQL_CONTEXT_UPDATE,
@@ -46,6 +47,7 @@ enum stk_sql {
     STK_SQL_BINARY_EVENT_INSERT,
     /* the readers' */
     STK_SQL_JOB_GET,
+    STK_SQL_JOB_BY_KEY,
     STK_SQL_JOB_CONFIG,
     STK_SQL_JOB_LIST,
     STK_SQL_JOB_LIST_FEW,
@@ -82,9 +84,17 @@ enum stk_job_column {
     STK_JOB_COL_BOOT,
     STK_JOB_COL_RESULT_BYTES,
     STK_JOB_COL_RESULT_FILE,
+    STK_JOB_COL_PRIORITY,
+    STK_JOB_COL_QUEUE_TIMEOUT,
+    STK_JOB_COL_RUN_TIMEOUT,
+    STK_JOB_COL_MAX_MEMORY,
+    STK_JOB_COL_ISOLATED,
     STK_JOB_COL_ERROR,
-    STK_JOB_COL_RESULT,
-    STK_JOB_COL_CONFIG,
+    STK_JOB_COL_RESULT, /* from here on: not in lists */
+    STK_JOB_COL_RECEIPT,
+    STK_JOB_COL_KEY,
+    STK_JOB_COL_FINGERPRINT,
+    STK_JOB_COL_CONFIG = STK_JOB_COL_KEY, /* of live jobs, whose key nobody asks for */
 };
 
 enum stk_context_column {

@@ -107,6 +107,17 @@ static const char *const migrations[] = {
 
     "PRAGMA application_id = " TEXT_OF(APPLICATION_ID) ";"
                                                        "PRAGMA user_version = 1;",
+    /* Version 2: terms of jobs, receipts of cancels, keys that make a submit repeatable. NULL: none, or 0. */
+    "ALTER TABLE jobs ADD COLUMN priority INTEGER;"
+    "ALTER TABLE jobs ADD COLUMN queue_timeout_ms INTEGER;"
+    "ALTER TABLE jobs ADD COLUMN run_timeout_ms INTEGER;"
+    "ALTER TABLE jobs ADD COLUMN max_memory INTEGER;"
+    "ALTER TABLE jobs ADD COLUMN isolated INTEGER;"
+    "ALTER TABLE jobs ADD COLUMN receipt TEXT;" /* JSON object, written with CANCELLING and with the final state */
+    "ALTER TABLE jobs ADD COLUMN idempotency_key TEXT;"
+    "ALTER TABLE jobs ADD COLUMN fingerprint TEXT;"
+    "CREATE UNIQUE INDEX jobs_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;"
+    "PRAGMA user_version = 2;",
 };
 
 static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)

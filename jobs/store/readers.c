@@ -177,6 +177,11 @@ static int fill_job(sqlite3_stmt *stmt, void *to, struct stk_err *err)
     column_str(stmt, STK_JOB_COL_BOOT, row->worker.boot_id, sizeof row->worker.boot_id);
     row->result_bytes = sqlite3_column_int64(stmt, STK_JOB_COL_RESULT_BYTES);
     row->result_file = column_text(stmt, STK_JOB_COL_RESULT_FILE, &ok);
+    row->terms.priority = sqlite3_column_int(stmt, STK_JOB_COL_PRIORITY);
+    row->terms.queue_timeout_ms = sqlite3_column_int64(stmt, STK_JOB_COL_QUEUE_TIMEOUT);
+    row->terms.run_timeout_ms = sqlite3_column_int64(stmt, STK_JOB_COL_RUN_TIMEOUT);
+    row->terms.max_memory = sqlite3_column_int64(stmt, STK_JOB_COL_MAX_MEMORY);
+    row->terms.isolated = sqlite3_column_int(stmt, STK_JOB_COL_ISOLATED);
     row->error = column_text(stmt, STK_JOB_COL_ERROR, &ok);
     return ok ? 0 : out_of_memory(err);
 }
@@ -189,6 +194,19 @@ static int fill_job_result(sqlite3_stmt *stmt, void *to, struct stk_err *err)
     if (fill_job(stmt, to, err) < 0)
         return -1;
     row->result = column_text(stmt, STK_JOB_COL_RESULT, &ok);
+    row->receipt = column_text(stmt, STK_JOB_COL_RECEIPT, &ok);
+    return ok ? 0 : out_of_memory(err);
+}
+
+static int fill_job_key(sqlite3_stmt *stmt, void *to, struct stk_err *err)
+{
+    struct stk_job_row *row = to;
+    bool ok = true;
+
+    if (fill_job_result(stmt, to, err) < 0)
+        return -1;
+    row->idempotency_key = column_text(stmt, STK_JOB_COL_KEY, &ok);
+    row->fingerprint = column_text(stmt, STK_JOB_COL_FINGERPRINT, &ok);
     return ok ? 0 : out_of_memory(err);
 }
 
@@ -210,6 +228,7 @@ static void job_done(void *row)
 
 static const struct row_kind listed_job = { sizeof(struct stk_job_row), fill_job, job_done };
 static const struct row_kind got_job = { sizeof(struct stk_job_row), fill_job_result, job_done };
+static const struct row_kind keyed_job = { sizeof(struct stk_job_row), fill_job_key, job_done };
 static const struct row_kind live_job = { sizeof(struct stk_job_row), fill_job_whole, job_done };
 
 int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err)
@@ -220,6 +239,16 @@ int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *r
     stk_db_bind_str(r.db, r.stmt, 1, id);
     rc = one_row(&r, &got_job, ret, err);
     return rc > 0 ? 0 : rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "job %.60s not found", id);
+}
+
+int stk_store_job_by_key(struct stk_store *s, const char *key, struct stk_job_row *ret, struct stk_err *err)
+{
+    auto_read r = read_start(s, STK_SQL_JOB_BY_KEY);
+    int rc;
+
+    stk_db_bind_str(r.db, r.stmt, 1, key);
+    rc = one_row(&r, &keyed_job, ret, err);
+    return rc > 0 ? 0 : rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "no job has this idempotency key");
 }
 
 int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err)

@@ -10,9 +10,10 @@ _Static_assert(STK_CONTEXT_CREATING == 0 && STK_CONTEXT_STOPPING == 2 && STK_CON
                "context states are stored by number");
 
 /* enum stk_job_column; result and config follow */
-#define JOB_COLUMNS                                                                                      \
-    "id, context_id, context_name, app, class_path, binary_set, binaries, state, attempt, submitted_us," \
-    " started_us, ended_us, worker_process, worker_pid, worker_start, worker_boot, result_bytes, result_file, error"
+#define JOB_COLUMNS                                                                                            \
+    "id, context_id, context_name, app, class_path, binary_set, binaries, state, attempt, submitted_us,"       \
+    " started_us, ended_us, worker_process, worker_pid, worker_start, worker_boot, result_bytes, result_file," \
+    " priority, queue_timeout_ms, run_timeout_ms, max_memory, isolated, error"
 
 /* enum stk_context_column; spec follows */
 #define CONTEXT_COLUMNS "id, name, state, max_jobs, started_us, ended_us, application_id, ui_url, error"
@@ -25,13 +26,15 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
     [STK_SQL_ROLLBACK] = "ROLLBACK",
 
     [STK_SQL_JOB_INSERT] =
-        "INSERT INTO jobs (" JOB_COLUMNS ", result)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+        "INSERT INTO jobs (" JOB_COLUMNS ", result, receipt, idempotency_key, fingerprint)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
+        " ?23, ?24, ?25, ?26, ?27, ?28)",
     [STK_SQL_JOB_CONFIG_INSERT] = "INSERT INTO job_configs (job, config) VALUES (?1, ?2)",
     [STK_SQL_JOB_UPDATE] =
         "UPDATE jobs SET state = ?2, attempt = ?3, started_us = ?4, ended_us = ?5, worker_process = ?6,"
         " worker_pid = ?7, worker_start = ?8, worker_boot = ?9, result_bytes = ?10, result_file = ?11, error = ?12,"
-        " result = ?13 WHERE id = ?1",
+        " result = ?13, receipt = ?14 WHERE id = ?1",
+    [STK_SQL_JOB_KEY_USED] = "SELECT id FROM jobs WHERE idempotency_key = ?1",
     [STK_SQL_EVENT_INSERT] =
         "INSERT INTO events (at_us, kind, context_id, job_id, state, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
 
@@ -66,7 +69,9 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "INSERT INTO events (at_us, kind, data)"
         " VALUES (?1, ?2, json_patch('{}', json_object('name', ?3, 'version', ?4, 'digest', ?5)))", /* without NULLs */
 
-    [STK_SQL_JOB_GET] = "SELECT " JOB_COLUMNS ", result FROM jobs WHERE id = ?1",
+    [STK_SQL_JOB_GET] = "SELECT " JOB_COLUMNS ", result, receipt FROM jobs WHERE id = ?1",
+    [STK_SQL_JOB_BY_KEY] =
+        "SELECT " JOB_COLUMNS ", result, receipt, idempotency_key, fingerprint FROM jobs WHERE idempotency_key = ?1",
     [STK_SQL_JOB_CONFIG] = "SELECT c.config FROM jobs j LEFT JOIN job_configs c ON c.job = j.seq WHERE j.id = ?1",
     /* ?1: bit mask of states, ?2: limit. seq stands where a get has the result. */
     [STK_SQL_JOB_LIST] = "SELECT " JOB_COLUMNS ", seq FROM jobs WHERE (?1 >> state) & 1 ORDER BY seq DESC LIMIT ?2",
@@ -77,7 +82,7 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "SELECT " JOB_COLUMNS ", seq FROM jobs INDEXED BY jobs_failed WHERE state > 4 AND (?1 >> state) & 1"
         " ORDER BY seq DESC LIMIT ?2",
     [STK_SQL_JOB_LIVE] =
-        "SELECT " JOB_COLUMNS ", result, coalesce((SELECT config FROM job_configs WHERE job = seq), '{}')"
+        "SELECT " JOB_COLUMNS ", result, receipt, coalesce((SELECT config FROM job_configs WHERE job = seq), '{}')"
         " FROM jobs INDEXED BY jobs_live WHERE state < 4 ORDER BY seq",
 
     [STK_SQL_CONTEXT_GET] = "SELECT " CONTEXT_COLUMNS ", spec FROM contexts WHERE name = ?1 ORDER BY seq DESC LIMIT 1",

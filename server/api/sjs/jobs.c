@@ -145,6 +145,8 @@ struct start {
     json_t *config;
     json_t *binaries; /* names and URIs, in order */
     const char *class_path, *context;
+    struct stk_job_terms terms;
+    const char *idempotency_key;
 };
 
 static void start_done(struct start *s)
@@ -297,11 +299,17 @@ static int check_single(const struct sjs *sjs, struct stk_reply *reply, const st
 
 static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_reply *reply, struct start *s)
 {
+    struct stk_err err;
+
     s->timeout_s = 10;
     s->context = stk_request_query(r, "context");
     s->binaries = json_array();
     if (stk_sjs_query_bool(r, reply, "sync", &s->sync) < 0 || stk_sjs_query_int(r, reply, "timeout", &s->timeout_s) < 0)
         return -1;
+    if (stk_terms_query(r, &s->terms, &err) < 0 || stk_idempotency_key(r, &s->idempotency_key, &err) < 0) {
+        stk_sjs_err(reply, 400, "%s", err.msg);
+        return -1;
+    }
     if (stk_sjs_body(r, reply, &s->config) < 0)
         return -1;
     if (stk_request_query(r, "callbackUrl")) {
@@ -351,7 +359,7 @@ static void start_timed_out(struct stk_reply *reply, const struct stk_job_row *r
 static void start_failed(struct stk_reply *reply, const struct stk_err *err)
 {
     if (err->code == STK_CONFLICT) {
-        stk_sjs_err(reply, 409, "Context stop in progress");
+        stk_sjs_err(reply, 409, "%s", err->msg); /* "Context stop in progress", or an Idempotency-Key used otherwise */
     } else if (err->code == STK_LIMIT) {
         stk_reply_json_take(reply, 503, json_pack("{s:s, s:s}", "status", "NO SLOTS AVAILABLE", "result", err->msg));
         stk_reply_header(reply, "Retry-After", "1");
@@ -381,6 +389,8 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
         .class_path = s->class_path,
         .config = config,
         .config_len = config_len,
+        .terms = s->terms,
+        .idempotency_key = s->idempotency_key,
     };
 
     if (stk_job_submit(sjs->core, &spec, s->sync ? STK_WAIT_FINAL : STK_WAIT_ACCEPTED, timeout_ms, &row, &err) == 0) {

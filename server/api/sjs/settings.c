@@ -347,6 +347,37 @@ static int make_slots(struct stk_sjs_spec *s, const json_t *settings, struct stk
     return 0;
 }
 
+/* Limits of the context's jobs and its own clocks. */
+static int make_terms(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+{
+    static const char *const keys[] = { "priority",  "queue-timeout", "run-timeout", "max-memory",
+                                        "isolation", "idle-timeout",  "lifetime" };
+
+    s->spec.terms = STK_TERMS_UNSAID;
+    s->spec.idle_timeout_ms = s->spec.lifetime_ms = STK_UNSAID;
+    for (size_t i = 0; i < STK_LEN(keys); i++) {
+        const json_t *value = json_object_get(settings, keys[i]);
+        stk_auto_free char *text = value && !json_is_null(value) ? value_text(value) : NULL;
+        int rc;
+
+        if (!value || json_is_null(value))
+            continue;
+        if (!text)
+            return no_memory(err);
+        if (strcmp(keys[i], "idle-timeout") == 0)
+            rc = stk_clock_set(keys[i], text, &s->spec.idle_timeout_ms, err);
+        else if (strcmp(keys[i], "lifetime") == 0)
+            rc = stk_clock_set(keys[i], text, &s->spec.lifetime_ms, err);
+        else
+            rc = stk_terms_set(&s->spec.terms, keys[i], text, err);
+        if (rc < 0) {
+            stk_err_prefix(err, "the context's settings");
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int bad_paths(struct stk_err *err)
 {
     return stk_fail(err, STK_INVALID,
@@ -452,8 +483,8 @@ int stk_sjs_spec_make(struct stk_sjs_spec *ret, const char *name, const json_t *
     }
     if (check_unsupported(settings, err) < 0 || make_kind(&s, settings, err) < 0 ||
         make_spark_conf(&s, name, settings, err) < 0 || make_hive(&s, err) < 0 || make_slots(&s, settings, err) < 0 ||
-        make_python_paths(&s, settings, err) < 0 || flatten_block(settings, "hadoop", "", s.hadoop_conf, err) < 0 ||
-        make_settings(&s, name, err) < 0)
+        make_terms(&s, settings, err) < 0 || make_python_paths(&s, settings, err) < 0 ||
+        flatten_block(settings, "hadoop", "", s.hadoop_conf, err) < 0 || make_settings(&s, name, err) < 0)
         goto failed;
     s.spec.spark_conf = s.spark_conf;
     s.spec.hadoop_conf = s.hadoop_conf;

@@ -1,0 +1,554 @@
+/* What callers may ask of jobs: submit, wait, cancel, read. Each call is a ticket that the loop answers. */
+#include "live.h"
+
+#include "stoker/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum {
+    ACCEPT_MS = 5000,              /* for a job to be recorded */
+    CONFIG_ESCAPED_MAX = 63 << 20, /* a `run` has at most 64 MiB */
+};
+
+/* A call that waits in a job's list `accepted` or `ended`. */
+struct call {
+    struct ticket t;
+    struct stk_core *core;
+    char id[STK_UUID_MAX];     /* of the job that is meant; empty: of a new one */
+    struct stk_job_row row;    /* what a submit brings; then, under the ticket's lock, what the caller gets back */
+    enum stk_job_state before; /* its state when a cancel came */
+    int64_t version;
+    enum stk_job_wait wait;
+    int position;
+};
+
+/* A caller gets the row without its config, by reference. */
+static void copy_row(struct stk_job_row *to, const struct stk_job_row *from)
+{
+    *to = *from;
+    to->config = NULL;
+    stk_text_ref(to->context_name);
+    stk_text_ref(to->app);
+    stk_text_ref(to->class_path);
+    stk_text_ref(to->set);
+    stk_text_ref(to->binaries);
+    stk_text_ref(to->error);
+    stk_text_ref(to->result);
+    stk_text_ref(to->result_file);
+    stk_text_ref(to->receipt);
+    stk_text_ref(to->idempotency_key);
+    stk_text_ref(to->fingerprint);
+}
+
+static void free_call(struct ticket *t)
+{
+    struct call *c = (struct call *)t;
+
+    stk_job_row_done(&c->row);
+    free(c);
+}
+
+static struct call *call_new(struct stk_core *core, void (*run)(struct stk_task *task), const char *id)
+{
+    struct call *c = strlen(id) < STK_UUID_MAX ? calloc(1, sizeof *c) : NULL;
+
+    if (!c)
+        return NULL;
+    ticket_init(&c->t, run, free_call);
+    c->core = core;
+    memcpy(c->id, id, strlen(id) + 1);
+    return c;
+}
+
+/* It was never posted. */
+static void call_drop(struct call *c)
+{
+    atomic_store(&c->t.refs, 1);
+    ticket_unref(&c->t);
+}
+
+static void publish(struct call *c, const struct stk_job_row *row)
+{
+    pthread_mutex_lock(&c->t.lock);
+    stk_job_row_done(&c->row);
+    copy_row(&c->row, row);
+    pthread_cond_signal(&c->t.cond); /* a caller whose time is over may wait for just this */
+    pthread_mutex_unlock(&c->t.lock);
+}
+
+void job_publish(struct job *job)
+{
+    struct ticket *t;
+
+    STAILQ_FOREACH(t, &job->ended, link) publish((struct call *)t, &job->row);
+}
+
+void job_answer(struct job *job, struct ticket_list *list, const struct stk_err *err)
+{
+    struct ticket *t;
+
+    while ((t = STAILQ_FIRST(list))) {
+        STAILQ_REMOVE_HEAD(list, link);
+        if (!err)
+            publish((struct call *)t, &job->row);
+        ticket_answer(t, err);
+    }
+}
+
+/* ---- submit */
+
+static void has_arrived(struct job *job)
+{
+    if (job->arriving)
+        job->context->n_arriving--;
+    job->arriving = false;
+}
+
+static void on_submitted(void *arg, const struct stk_err *err)
+{
+    struct job *job = arg;
+    struct context *ctx = job->context;
+
+    job->commits--;
+    has_arrived(job);
+    if (err) {
+        job_answer(job, &job->accepted, err);
+        job_answer(job, &job->ended, err);
+        queue_remove(job);
+        job_release(job);
+        job->abandoned = true;
+        if (job->commits == 0)
+            job_free(job);
+        queue_dispatch(ctx);
+        return;
+    }
+    job_publish(job);
+    job_answer(job, &job->accepted, NULL);
+    if (job->commits > 0)
+        return;
+    if (job->row.state == STK_JOB_QUEUED && ctx->ending && ctx->end_state != STK_CONTEXT_CREATING) {
+        job_settle(job, STK_JOB_ERROR, stk_text_ref(ctx->jobs_error));
+    } else if (job->row.state == STK_JOB_QUEUED) {
+        queue_add(job);
+        queue_dispatch(ctx);
+        context_check_gone(ctx);
+    } else if (job->row.state == STK_JOB_STARTING && job->worker) {
+        worker_send_run(job);
+    } else if (job->row.state == STK_JOB_CANCELLING) {
+        cancel_worker_over(job);
+    }
+}
+
+static struct context *accepting_context(struct call *c, struct stk_err *err)
+{
+    struct context *ctx = context_find_active(c->core, stk_text_data(c->row.context_name));
+
+    if (c->core->stopping) {
+        stk_fail(err, STK_LIMIT, "the server is stopping");
+        return NULL;
+    }
+    if (!ctx) {
+        stk_fail(err, STK_NOT_FOUND, "context %s not found", stk_text_data(c->row.context_name));
+        return NULL;
+    }
+    if (ctx->ending) {
+        stk_fail(err, STK_CONFLICT, "Context stop in progress");
+        return NULL;
+    }
+    return ctx;
+}
+
+/* Straight to a free worker, so that the row is written once, as STARTING; else there must be room in the queue. */
+static int take_place(struct job *job, struct stk_err *err)
+{
+    struct context *ctx = job->context;
+    int waiting = ctx->n_queued + ctx->n_arriving;
+
+    if (waiting == 0 && queue_assign(job))
+        return 0;
+    if (waiting >= job->core->o.max_queue)
+        return stk_fail(err, STK_LIMIT, "Too many waiting jobs (%d) for job context '%s'", waiting,
+                        stk_text_data(ctx->row.name));
+    job->arriving = true;
+    ctx->n_arriving++;
+    return 0;
+}
+
+static void on_submit(struct stk_task *task)
+{
+    struct call *c = (struct call *)task;
+    struct stk_err err;
+    struct context *ctx = accepting_context(c, &err);
+    struct job *job;
+
+    if (!ctx) {
+        ticket_answer(&c->t, &err);
+        return;
+    }
+    job = job_new(c->core, ctx);
+    if (!job) {
+        stk_fail(&err, STK_INTERNAL, "out of memory");
+        ticket_answer(&c->t, &err);
+        return;
+    }
+    copy_row(&job->row, &c->row);
+    stk_job_terms_fill(&job->row.terms, &ctx->terms);
+    job->row.config = stk_text_ref(c->row.config);
+    memcpy(job->row.context_id, ctx->row.id, sizeof job->row.context_id);
+    job->row.submitted_us = stk_wall_us();
+    job->arrival = ++c->core->arrivals;
+    job->row.state = STK_JOB_QUEUED;
+    HASH_ADD_STR(c->core->jobs, row.id, job);
+    if (take_place(job, &err) < 0 ||
+        stk_store_job_submitted(c->core->store, &job->row, &c->version, 1, on_submitted, job, &err) < 0) {
+        has_arrived(job);
+        job_release(job);
+        job_free(job);
+        ticket_answer(&c->t, &err);
+        return;
+    }
+    job->commits++;
+    if (job->row.state == STK_JOB_QUEUED)
+        job_set_clock(job);
+    if (c->wait == STK_WAIT_FINAL)
+        STAILQ_INSERT_TAIL(&job->ended, &c->t, link);
+    else
+        STAILQ_INSERT_TAIL(&job->accepted, &c->t, link);
+}
+
+static struct stk_text *binaries_text(const struct stk_binary_row *b)
+{
+    json_auto_t *list = json_pack("[{s:s, s:I, s:s, s:s}]", "name", stk_text_data(b->name), "version",
+                                  (json_int_t)b->version, "digest", b->digest, "type", stk_binary_type_name(b->type));
+    stk_auto_free char *text = list ? json_dumps(list, JSON_COMPACT) : NULL;
+
+    return text ? stk_text_new(text, strlen(text)) : NULL;
+}
+
+/* The config travels as a string inside a frame, whose length PROTOCOL.md limits. */
+static size_t escaped_len(const char *text, size_t len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        n += c < 0x20 || c == 0x7f ? 6 : c == '"' || c == '\\' ? 2 : 1;
+    }
+    return n;
+}
+
+static struct call *submit_new(struct stk_core *core, const struct stk_job_spec *spec, const struct stk_binary_row *b)
+{
+    struct call *c = call_new(core, on_submit, "");
+    struct stk_job_row *row;
+
+    if (!c)
+        return NULL;
+    row = &c->row;
+    c->version = b->version;
+    stk_uuid(row->id);
+    row->terms = spec->terms;
+    row->context_name = stk_text_new(spec->context, strlen(spec->context));
+    row->app = stk_text_new(spec->app, strlen(spec->app));
+    row->class_path = stk_text_new(spec->class_path, strlen(spec->class_path));
+    row->config = stk_text_new(spec->config, spec->config_len);
+    row->set = stk_text_new(b->digest, strlen(b->digest)); /* a set of one is named by its digest */
+    row->binaries = binaries_text(b);
+    if (row->context_name && row->app && row->class_path && row->config && row->set && row->binaries)
+        return c;
+    call_drop(c);
+    return NULL;
+}
+
+/* However short the caller's time is: who does not learn the id would start the job again. */
+static void wait_for_record(struct call *c)
+{
+    struct timespec deadline = stk_mono_deadline(ACCEPT_MS);
+
+    pthread_mutex_lock(&c->t.lock);
+    while (!c->row.submitted_us && !c->t.answered && pthread_cond_timedwait(&c->t.cond, &c->t.lock, &deadline) == 0)
+        ;
+    pthread_mutex_unlock(&c->t.lock);
+}
+
+static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct stk_text *fingerprint,
+                  enum stk_job_wait wait, int64_t timeout_ms, struct stk_job_row *ret, struct stk_err *err)
+{
+    struct stk_binary_row b = { 0 };
+    struct call *c;
+    int rc;
+
+    if (stk_store_binary_get(core->store, spec->app, &b, err) < 0) {
+        if (err->code == STK_NOT_FOUND)
+            stk_fail(err, STK_NOT_FOUND, "appName %s not found", spec->app);
+        return -1;
+    }
+    c = submit_new(core, spec, &b);
+    stk_binary_row_done(&b);
+    if (!c)
+        return stk_fail(err, STK_INTERNAL, "out of memory");
+    if (fingerprint) {
+        c->row.fingerprint = stk_text_ref(fingerprint);
+        c->row.idempotency_key = stk_text_new(spec->idempotency_key, strlen(spec->idempotency_key));
+    }
+    c->wait = wait;
+    if (!ticket_call(&c->t, core->loop, timeout_ms))
+        wait_for_record(c);
+    pthread_mutex_lock(&c->t.lock);
+    if (c->t.answered) {
+        rc = c->t.rc;
+        if (rc < 0)
+            *err = c->t.err;
+    } else {
+        rc = stk_fail(err, STK_TIMEOUT, "not finished within %lld ms", (long long)timeout_ms);
+    }
+    if (c->row.submitted_us) /* recorded */
+        copy_row(ret, &c->row);
+    pthread_mutex_unlock(&c->t.lock);
+    ticket_unref(&c->t);
+    return rc;
+}
+
+/* Of what a client posts, not of what it means today: a retry after a new version was uploaded is still a retry. */
+static struct stk_text *fingerprint_of(const struct stk_job_spec *spec)
+{
+    const struct stk_job_terms *t = &spec->terms;
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int len = 0;
+    stk_auto_buf b = { 0 };
+    char hex[2 * 32 + 1];
+
+    stk_buf_printf(&b, "%s\n%s\n%s\n%d %lld %lld %lld %d\n", spec->context, spec->app, spec->class_path, t->priority,
+                   (long long)t->queue_timeout_ms, (long long)t->run_timeout_ms, (long long)t->max_memory, t->isolated);
+    stk_buf_add(&b, spec->config, spec->config_len);
+    if (b.failed || EVP_Digest(b.data, b.len, digest, &len, EVP_sha256(), NULL) != 1 || len != 32)
+        return NULL;
+    for (unsigned int i = 0; i < len; i++)
+        snprintf(hex + 2 * (size_t)i, 3, "%02x", digest[i]);
+    return stk_text_new(hex, sizeof hex - 1);
+}
+
+static bool same_text(const struct stk_text *a, const struct stk_text *b)
+{
+    return a && b && strcmp(stk_text_data(a), stk_text_data(b)) == 0;
+}
+
+/* 1: the key was used before, *ret_rc and ret are the answer; 0: it was not; -1: err. */
+static int answer_again(struct stk_core *core, const struct stk_job_spec *spec, const struct stk_text *fingerprint,
+                        enum stk_job_wait wait, int64_t timeout_ms, struct stk_job_row *ret, int *ret_rc,
+                        struct stk_err *err)
+{
+    struct stk_job_row row;
+    struct stk_err why;
+
+    if (stk_store_job_by_key(core->store, spec->idempotency_key, &row, &why) < 0) {
+        if (why.code == STK_NOT_FOUND)
+            return 0;
+        *err = why;
+        return -1;
+    }
+    *ret_rc = 0;
+    if (!same_text(row.fingerprint, fingerprint))
+        *ret_rc = stk_fail(err, STK_CONFLICT,
+                           "Idempotency-Key '%.80s' belongs to job %s, which was posted with other content",
+                           spec->idempotency_key, row.id);
+    else if (wait == STK_WAIT_FINAL && !stk_job_is_final(row.state))
+        *ret_rc = stk_job_wait(core, row.id, timeout_ms, ret, err);
+    else
+        copy_row(ret, &row);
+    stk_job_row_done(&row);
+    return 1;
+}
+
+int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum stk_job_wait wait, int64_t timeout_ms,
+                   struct stk_job_row *ret, struct stk_err *err)
+{
+    stk_auto_text fingerprint = NULL;
+    struct stk_err ignored;
+    int rc = 0, again;
+
+    err = err ? err : &ignored;
+    *ret = (struct stk_job_row){ 0 };
+    if (escaped_len(spec->config, spec->config_len) > CONFIG_ESCAPED_MAX)
+        return stk_fail(err, STK_INVALID, "the config is too long: it may have %d bytes as a JSON string",
+                        CONFIG_ESCAPED_MAX);
+    if (!spec->idempotency_key)
+        return submit(core, spec, NULL, wait, timeout_ms, ret, err);
+    if (!(fingerprint = fingerprint_of(spec)))
+        return stk_fail(err, STK_INTERNAL, "out of memory");
+    if ((again = answer_again(core, spec, fingerprint, wait, timeout_ms, ret, &rc, err)) != 0)
+        return again < 0 ? -1 : rc;
+    rc = submit(core, spec, fingerprint, wait, timeout_ms, ret, err);
+    if (rc < 0 && err->code == STK_CONFLICT) { /* the same was posted at the same time, and was faster */
+        struct stk_err refusal = *err;
+
+        again = answer_again(core, spec, fingerprint, wait, timeout_ms, ret, &rc, err);
+        if (again <= 0) {
+            *err = refusal;
+            rc = -1;
+        }
+    }
+    return rc;
+}
+
+/* ---- wait, position */
+
+static void on_wait(struct stk_task *task)
+{
+    struct call *c = (struct call *)task;
+    struct job *job = job_find(c->core, c->id);
+    struct stk_err err;
+
+    if (job && !c->core->leaving) {
+        STAILQ_INSERT_TAIL(&job->ended, &c->t, link);
+        return;
+    }
+    if (job)
+        stk_fail(&err, STK_TIMEOUT, "the server is being replaced; the work goes on");
+    else
+        stk_fail(&err, STK_NOT_FOUND, "it has ended");
+    ticket_answer(&c->t, &err);
+}
+
+int stk_job_wait(struct stk_core *core, const char *id, int64_t timeout_ms, struct stk_job_row *ret,
+                 struct stk_err *err)
+{
+    struct call *c = call_new(core, on_wait, id);
+    bool ended;
+
+    *ret = (struct stk_job_row){ 0 };
+    if (!c)
+        return stk_fail(err, STK_NOT_FOUND, "no such job");
+    ended = ticket_call(&c->t, core->loop, timeout_ms) && (c->t.rc == 0 || c->t.err.code == STK_NOT_FOUND);
+    ticket_unref(&c->t);
+    if (stk_job_get(core, id, ret, err) < 0)
+        return -1;
+    return ended || stk_job_is_final(ret->state)
+               ? 0
+               : stk_fail(err, STK_TIMEOUT, "not finished within %lld ms", (long long)timeout_ms);
+}
+
+static void on_position(struct stk_task *task)
+{
+    struct call *c = (struct call *)task;
+    struct job *job = job_find(c->core, c->id), *first;
+
+    c->position = -1;
+    if (job && job->queued) {
+        c->position = 0;
+        TAILQ_FOREACH(first, &job->context->queue, link)
+        {
+            if (first == job)
+                break;
+            c->position++;
+        }
+    }
+    ticket_answer(&c->t, NULL);
+}
+
+int stk_job_position(struct stk_core *core, const char *id)
+{
+    enum { ASK_MS = 1000 };
+    struct call *c = call_new(core, on_position, id);
+    int position = -1;
+
+    if (!c)
+        return -1;
+    if (ticket_call(&c->t, core->loop, ASK_MS))
+        position = c->position;
+    ticket_unref(&c->t);
+    return position;
+}
+
+/* ---- cancel */
+
+static void on_cancel(struct stk_task *task)
+{
+    struct call *c = (struct call *)task;
+    struct job *job = job_find(c->core, c->id);
+    struct stk_err err;
+
+    if (!job) {
+        stk_fail(&err, STK_NOT_FOUND, "it has ended");
+        ticket_answer(&c->t, &err);
+        return;
+    }
+    if (c->core->leaving) {
+        stk_fail(&err, STK_LIMIT, "the server is stopping");
+        ticket_answer(&c->t, &err);
+        return;
+    }
+    c->before = job->row.state;
+    STAILQ_INSERT_TAIL(&job->ended, &c->t, link);
+    if (!job->settled)
+        cancel_begin(job, CANCEL_USER);
+}
+
+int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, enum stk_job_state *ret_before,
+                   struct stk_job_row *ret, struct stk_err *err)
+{
+    struct call *c = call_new(core, on_cancel, id);
+    int rc = 0;
+
+    *ret = (struct stk_job_row){ 0 };
+    if (!c)
+        return stk_fail(err, STK_NOT_FOUND, "no such job");
+    if (!ticket_call(&c->t, core->loop, timeout_ms)) {
+        rc = stk_fail(err, STK_TIMEOUT, "the job is being cancelled");
+    } else if (c->t.rc == 0) {
+        *ret_before = c->before;
+        copy_row(ret, &c->row);
+    } else if (c->t.err.code != STK_NOT_FOUND) {
+        rc = -1;
+        if (err)
+            *err = c->t.err;
+    } else { /* not alive: it has ended, or never was */
+        rc = stk_store_job_get(core->store, id, ret, err);
+        if (rc == 0)
+            *ret_before = ret->state;
+    }
+    ticket_unref(&c->t);
+    return rc;
+}
+
+/* ---- reads */
+
+int stk_job_get(struct stk_core *core, const char *id, struct stk_job_row *ret, struct stk_err *err)
+{
+    return stk_store_job_get(core->store, id, ret, err);
+}
+
+int stk_job_config(struct stk_core *core, const char *id, struct stk_text **ret, struct stk_err *err)
+{
+    return stk_store_job_config(core->store, id, ret, err);
+}
+
+int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
+                 struct stk_err *err)
+{
+    return stk_store_job_list(core->store, filter, ret, ret_n, err);
+}
+
+int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, uint64_t *ret_len, struct stk_err *err)
+{
+    stk_auto_fd fd = -1;
+    struct stat st;
+    char path[160];
+
+    if (!row->result_file || !job_is_plain_name(stk_text_data(row->result_file)))
+        return stk_fail(err, STK_NOT_FOUND, "the job has no result file");
+    snprintf(path, sizeof path, "results/%s", stk_text_data(row->result_file));
+    fd = openat(core->o.state_dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return stk_fail_sys(err, errno, "%s", path);
+    if (!S_ISREG(st.st_mode) || st.st_size == 0)
+        return stk_fail(err, STK_INTERNAL, "%s holds no result", path);
+    *ret_len = (uint64_t)st.st_size;
+    return stk_steal_fd(&fd);
+}

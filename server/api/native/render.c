@@ -1,0 +1,61 @@
+#include "api/native/native.h"
+
+#include "stoker/clock.h"
+#include "stoker/log.h"
+
+void stk_native_error(struct stk_reply *reply, int status, const char *code, const char *message)
+{
+    stk_reply_json_take(reply, status, json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", message));
+}
+
+void stk_native_failed(struct stk_reply *reply, const char *what, const struct stk_err *err)
+{
+    switch (err->code) {
+    case STK_INVALID: stk_native_error(reply, 400, "INVALID", err->msg); return;
+    case STK_NOT_FOUND: stk_native_error(reply, 404, "NOT_FOUND", err->msg); return;
+    case STK_CONFLICT: stk_native_error(reply, 409, "CONFLICT", err->msg); return;
+    case STK_FULL: stk_native_error(reply, 507, "DISK_FULL", err->msg); return;
+    case STK_LIMIT:
+        stk_native_error(reply, 503, "LIMIT", err->msg);
+        stk_reply_header(reply, "Retry-After", "1");
+        return;
+    case STK_TIMEOUT: stk_native_error(reply, 504, "TIMEOUT", err->msg); return;
+    case STK_OK:
+    case STK_RUNNER:
+    case STK_INTERNAL: break;
+    }
+    stk_error("native", "request failed", "what", what, "error", err->msg);
+    stk_native_error(reply, 500, "INTERNAL", err->msg);
+}
+
+void stk_native_render_error(struct stk_reply *reply, int status, const char *message)
+{
+    stk_native_error(reply, status,
+                     status == 404   ? "NOT_FOUND"
+                     : status == 405 ? "METHOD_NOT_ALLOWED"
+                     : status == 503 ? "LIMIT"
+                     : status >= 500 ? "INTERNAL"
+                                     : "INVALID",
+                     message);
+}
+
+json_t *stk_native_text(const struct stk_text *text)
+{
+    json_t *string = text ? json_stringn(stk_text_data(text), stk_text_len(text)) : NULL;
+
+    return string ? string : json_null();
+}
+
+json_t *stk_native_json(const struct stk_text *text)
+{
+    json_t *value = text ? json_loadb(stk_text_data(text), stk_text_len(text), JSON_DECODE_ANY, NULL) : NULL;
+
+    return value ? value : json_null();
+}
+
+json_t *stk_native_time(int64_t wall_us)
+{
+    char buf[STK_TIME_MAX];
+
+    return wall_us ? json_string(stk_time_utc(buf, wall_us)) : json_null();
+}

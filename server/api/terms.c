@@ -1,0 +1,83 @@
+/* What a job may take, as all dialects name it in queries and settings. */
+#include "stoker/api.h"
+#include "stoker/units.h"
+
+#include <limits.h>
+#include <string.h>
+
+static int wrong(const char *name, const char *text, const char *should, struct stk_err *err)
+{
+    return stk_fail(err, STK_INVALID, "'%s' must be %s, not '%.40s'", name, should, text);
+}
+
+static int set_priority(const char *name, const char *text, struct stk_job_terms *terms, struct stk_err *err)
+{
+    int64_t n;
+
+    if (stk_parse_i64(text, STK_PRIORITY_MIN, STK_PRIORITY_MAX, &n, NULL) < 0)
+        return wrong(name, text, "a whole number from -100 to 100", err);
+    terms->priority = (int)n;
+    return 1;
+}
+
+static int set_isolation(const char *name, const char *text, struct stk_job_terms *terms, struct stk_err *err)
+{
+    if (strcmp(text, "process") != 0 && strcmp(text, "shared") != 0)
+        return wrong(name, text, "'shared' or 'process'", err);
+    terms->isolated = strcmp(text, "process") == 0;
+    return 1;
+}
+
+int stk_clock_set(const char *name, const char *text, int64_t *ret, struct stk_err *err)
+{
+    if (stk_parse_duration_ms(text, ret) < 0)
+        return wrong(name, text, "a time such as 30s, 5min or 2h, or 0 for none", err);
+    return 1;
+}
+
+int stk_terms_set(struct stk_job_terms *terms, const char *name, const char *text, struct stk_err *err)
+{
+    if (strcmp(name, "priority") == 0)
+        return set_priority(name, text, terms, err);
+    if (strcmp(name, "isolation") == 0)
+        return set_isolation(name, text, terms, err);
+    if (strcmp(name, "queue-timeout") == 0)
+        return stk_clock_set(name, text, &terms->queue_timeout_ms, err);
+    if (strcmp(name, "run-timeout") == 0)
+        return stk_clock_set(name, text, &terms->run_timeout_ms, err);
+    if (strcmp(name, "max-memory") != 0)
+        return 0;
+    if (stk_parse_size(text, &terms->max_memory) < 0)
+        return wrong(name, text, "a size such as 512m or 2g, or 0 for no limit", err);
+    return 1;
+}
+
+int stk_terms_query(struct stk_request *r, struct stk_job_terms *terms, struct stk_err *err)
+{
+    *terms = STK_TERMS_UNSAID;
+    for (size_t i = 0; i < stk_request_query_count(r); i++) {
+        const char *text, *name = stk_request_query_at(r, i, &text);
+
+        if (stk_terms_set(terms, name, text, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int stk_idempotency_key(struct stk_request *r, const char **ret, struct stk_err *err)
+{
+    const char *key = stk_request_header(r, "Idempotency-Key");
+    size_t len = key ? strlen(key) : 0;
+
+    *ret = key;
+    if (!key)
+        return 0;
+    if (len == 0 || len >= STK_IDEMPOTENCY_KEY_MAX)
+        return stk_fail(err, STK_INVALID, "the header Idempotency-Key must have 1 to %d bytes, not %zu",
+                        STK_IDEMPOTENCY_KEY_MAX - 1, len);
+    for (const char *p = key; *p; p++) {
+        if (*p < 0x20 || *p > 0x7e)
+            return stk_fail(err, STK_INVALID, "the header Idempotency-Key must be of visible ASCII characters");
+    }
+    return 0;
+}
