@@ -25,7 +25,7 @@ struct context *context_find(struct stk_core *core, const char *id)
 struct context *context_find_active(struct stk_core *core, const char *name)
 {
     for (struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
-        if (!ctx->closed && strcmp(stk_text_data(ctx->row.name), name) == 0)
+        if (!ctx->closed && !warm_is(ctx) && strcmp(stk_text_data(ctx->row.name), name) == 0)
             return ctx;
     }
     return NULL;
@@ -73,6 +73,7 @@ void context_free(struct context *ctx)
     HASH_DEL(core->contexts, ctx);
     stk_timer_free(ctx->timer);
     stk_timer_free(ctx->clock);
+    json_decref(ctx->phases);
     stk_context_row_done(&ctx->row);
     stk_text_unref(ctx->jobs_error);
     free(ctx);
@@ -105,6 +106,20 @@ void context_move(struct context *ctx, enum stk_context_state to)
     stk_info("context", "moved", "context", ctx->row.id, "name", stk_text_data(ctx->row.name), "from",
              stk_context_state_name(from), "to", stk_context_state_name(to));
     write_down(ctx);
+}
+
+void context_phase(struct context *ctx, const char *phase)
+{
+    const json_t *last = json_array_get(ctx->phases, json_array_size(ctx->phases) - 1);
+    const char *said = json_string_value(json_object_get(last, "phase"));
+
+    if (said && strcmp(said, phase) == 0)
+        return; /* a keeper that has dialled again */
+    stk_info("context", "phase", "context", ctx->row.id, "phase", phase);
+    if (!ctx->phases)
+        ctx->phases = json_array();
+    json_array_append_new(ctx->phases, json_pack("{s:s, s:I}", "phase", phase, "ms",
+                                                 (json_int_t)((stk_wall_us() - ctx->row.started_us) / 1000)));
 }
 
 /* ---- clocks */
@@ -158,7 +173,7 @@ static void on_clock(void *arg)
 {
     struct context *ctx = arg;
 
-    if (ctx->ending || ctx->core->stopping || ctx->row.state != STK_CONTEXT_RUNNING)
+    if (ctx->ending || ctx->core->stopping || ctx->row.state != STK_CONTEXT_RUNNING || warm_is(ctx))
         return;
     if (ctx->lifetime_ms && stk_wall_us() - ctx->row.started_us >= ctx->lifetime_ms * 1000) {
         stk_info("context", "lifetime is over", "context", ctx->row.id);
@@ -449,6 +464,8 @@ void context_launch_or_end(struct context *ctx)
 {
     struct stk_err err;
 
+    if (!ctx->ending)
+        context_phase(ctx, "starting python");
     if (!ctx->ending && context_launch(ctx, &err) < 0)
         context_end(ctx, STK_CONTEXT_FAILED, failure_text("CONTEXT_FAILED", NULL, NULL, "%s", err.msg), true);
 }
@@ -482,6 +499,8 @@ static void finish(struct context *ctx)
         stk_fail(&err, STK_CONFLICT, "the context was stopped while it started");
     else
         stk_fail(&err, STK_RUNNER, "the context could not be started");
+    if (warm_is(ctx) && ctx->end_state != STK_CONTEXT_STOPPED)
+        warm_failed(ctx->core);
     context_answer_creators(ctx, &err);
     ticket_answer_all(&ctx->stoppers, NULL);
     context_free(ctx);
@@ -507,5 +526,7 @@ static void on_committed(void *arg, const struct stk_err *err)
     if (ctx->row.state != STK_CONTEXT_RUNNING)
         return;
     context_answer_creators(ctx, NULL);
-    context_set_clock(ctx);
+    if (!warm_is(ctx))
+        context_set_clock(ctx);
+    warm_refill_soon(ctx->core, 0);
 }

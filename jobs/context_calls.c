@@ -12,6 +12,7 @@ struct create {
     struct ticket t;
     struct stk_core *core;
     struct stk_context_row row;
+    enum stk_context_wait wait;
 };
 
 static void copy_row(struct stk_context_row *to, const struct stk_context_row *from)
@@ -24,20 +25,37 @@ static void copy_row(struct stk_context_row *to, const struct stk_context_row *f
     stk_text_ref(to->error);
 }
 
+static void answer_creator(struct context *ctx, struct create *c, const struct stk_err *err)
+{
+    pthread_mutex_lock(&c->t.lock);
+    stk_context_row_done(&c->row);
+    copy_row(&c->row, &ctx->row);
+    pthread_mutex_unlock(&c->t.lock);
+    ticket_answer(&c->t, err);
+}
+
 void context_answer_creators(struct context *ctx, const struct stk_err *err)
 {
     struct ticket *t;
 
-    STAILQ_FOREACH(t, &ctx->creators, link)
-    {
-        struct create *c = (struct create *)t;
-
-        pthread_mutex_lock(&t->lock);
-        stk_context_row_done(&c->row);
-        copy_row(&c->row, &ctx->row);
-        pthread_mutex_unlock(&t->lock);
+    while ((t = STAILQ_FIRST(&ctx->creators))) {
+        STAILQ_REMOVE_HEAD(&ctx->creators, link);
+        answer_creator(ctx, (struct create *)t, err);
     }
-    ticket_answer_all(&ctx->creators, err);
+}
+
+/* Those who only want to know that it is recorded. */
+static void answer_recorded(struct context *ctx)
+{
+    struct ticket *t, *next;
+
+    for (t = STAILQ_FIRST(&ctx->creators); t; t = next) {
+        next = STAILQ_NEXT(t, link);
+        if (((struct create *)t)->wait != STK_RECORDED)
+            continue;
+        STAILQ_REMOVE(&ctx->creators, t, ticket, link);
+        answer_creator(ctx, (struct create *)t, NULL);
+    }
 }
 
 /* ---- create */
@@ -62,7 +80,41 @@ static void on_created(void *arg, const struct stk_err *err)
         context_end(ctx, STK_CONTEXT_FAILED, NULL, true);
         return;
     }
+    answer_recorded(ctx);
     context_launch_or_end(ctx);
+}
+
+static void on_taken(void *arg, const struct stk_err *err)
+{
+    struct context *ctx = arg;
+
+    ctx->commits--;
+    if (err) {
+        context_answer_creators(ctx, err);
+        warm_give_back(ctx);
+        return;
+    }
+    context_answer_creators(ctx, NULL);
+    context_set_clock(ctx);
+    queue_dispatch(ctx); /* its first worker */
+}
+
+/* True: a warm context serves this create. */
+static bool take_warm(struct create *c)
+{
+    struct context *ctx = warm_take(c->core, &c->row);
+    struct stk_err err;
+
+    if (!ctx)
+        return false;
+    STAILQ_INSERT_TAIL(&ctx->creators, &c->t, link);
+    if (stk_store_context_taken(c->core->store, &ctx->row, on_taken, ctx, &err) < 0) {
+        context_answer_creators(ctx, &err);
+        warm_give_back(ctx);
+    } else {
+        ctx->commits++;
+    }
+    return true;
 }
 
 static void on_create(struct stk_task *task)
@@ -78,7 +130,9 @@ static void on_create(struct stk_task *task)
         rc = stk_fail(&err, STK_LIMIT, "the server is stopping");
     else if (context_find_active(core, name))
         rc = stk_fail(&err, STK_CONFLICT, "context %s exists", name);
-    else if (core->n_contexts >= core->o.max_contexts)
+    else if (take_warm(c))
+        return;
+    else if (core->n_contexts >= core->o.max_contexts && !warm_give_way(core))
         rc = stk_fail(&err, STK_LIMIT, "there are %d contexts, the limit 'max-contexts'", core->n_contexts);
     else if (!(ctx = context_new(core)))
         rc = stk_fail(&err, STK_INTERNAL, "out of memory");
@@ -109,10 +163,12 @@ static void remove_unused_dir(struct stk_core *core, const char *id)
     stk_remove_tree(core->o.state_dir_fd, path);
 }
 
-int stk_context_create(struct stk_core *core, const struct stk_context_spec *spec, int64_t timeout_ms,
-                       struct stk_context_row *ret, struct stk_text **ret_error, struct stk_err *err)
+int stk_context_create(struct stk_core *core, const struct stk_context_spec *spec, enum stk_context_wait wait,
+                       int64_t timeout_ms, struct stk_context_row *ret, struct stk_text **ret_error,
+                       struct stk_err *err)
 {
     struct create *c = calloc(1, sizeof *c);
+    char id[STK_UUID_MAX];
     int rc;
 
     *ret = (struct stk_context_row){ 0 };
@@ -122,7 +178,9 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
         return stk_fail(err, STK_INTERNAL, "out of memory");
     ticket_init(&c->t, on_create, free_create);
     c->core = core;
-    stk_uuid(c->row.id);
+    c->wait = wait;
+    stk_uuid(id);
+    memcpy(c->row.id, id, sizeof id);
     c->row.name = stk_text_new(spec->name, strlen(spec->name));
     c->row.spec = context_spec_text(core, spec, c->row.id);
     c->row.max_jobs = spec->max_jobs > 0 ? spec->max_jobs : core->o.max_jobs;
@@ -135,13 +193,15 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
         return -1;
     }
     if (ticket_call(&c->t, core->loop, timeout_ms)) {
+        bool other = c->row.started_us && strcmp(id, c->row.id) != 0; /* a warm one took its place */
+
         rc = c->t.rc;
         if (rc < 0 && err)
             *err = c->t.err;
         if (rc < 0 && ret_error)
             *ret_error = stk_text_ref(c->row.error);
-        if (rc < 0 && !c->row.started_us) /* refused: it never was */
-            remove_unused_dir(core, c->row.id);
+        if (other || (rc < 0 && !c->row.started_us)) /* refused: it never was */
+            remove_unused_dir(core, id);
         if (rc == 0)
             copy_row(ret, &c->row);
     } else {
@@ -206,6 +266,54 @@ int stk_context_delete(struct stk_core *core, const char *name, bool force, int6
     }
     ticket_unref(&d->t);
     return rc;
+}
+
+/* ---- phases */
+
+struct ask_phases {
+    struct ticket t;
+    struct stk_core *core;
+    char *name;
+    json_t *phases;
+};
+
+static void free_phases(struct ticket *t)
+{
+    struct ask_phases *a = (struct ask_phases *)t;
+
+    json_decref(a->phases);
+    free(a->name);
+    free(a);
+}
+
+static void on_phases(struct stk_task *task)
+{
+    struct ask_phases *a = (struct ask_phases *)task;
+    struct context *ctx = context_find_active(a->core, a->name);
+
+    if (ctx)
+        a->phases = json_deep_copy(ctx->phases); /* no part of it is seen by two threads */
+    ticket_answer(&a->t, NULL);
+}
+
+json_t *stk_context_phases(struct stk_core *core, const char *name)
+{
+    enum { ASK_MS = 1000 };
+    struct ask_phases *a = calloc(1, sizeof *a);
+    json_t *phases = NULL;
+
+    if (!a || !(a->name = strdup(name))) {
+        free(a);
+        return NULL;
+    }
+    ticket_init(&a->t, on_phases, free_phases);
+    a->core = core;
+    if (ticket_call(&a->t, core->loop, ASK_MS)) {
+        phases = a->phases;
+        a->phases = NULL;
+    }
+    ticket_unref(&a->t);
+    return phases;
 }
 
 /* ---- reads */

@@ -144,6 +144,7 @@ void stk_core_free(struct stk_core *core)
 {
     if (!core)
         return;
+    warm_done(core);
     stk_timer_free(core->reaper);
     stk_runner_free(core->runner);
     free(core);

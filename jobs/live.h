@@ -103,6 +103,7 @@ struct context {
     struct stk_job_terms terms;           /* of its jobs that do not say */
     int64_t idle_timeout_ms, lifetime_ms; /* 0: none */
     int64_t idle_since_ms;                /* monotonic; the end of its last job */
+    json_t *phases;                       /* of its start, so far: array of {phase, ms} */
     struct stk_timer *clock;              /* of the two */
     struct stk_timer *timer;              /* deadline of a stop; retry of the last row */
     bool ending;                          /* being stopped or cleared away: no new work */
@@ -123,8 +124,10 @@ struct stk_core {
     struct context *contexts; /* by id */
     struct job *jobs;         /* by id */
     int n_contexts;
-    uint64_t arrivals;        /* jobs that came, for their order */
-    struct stk_timer *reaper; /* of idle workers */
+    struct stk_text *warm_spec;   /* of the contexts that are kept warm; NULL: none are */
+    struct stk_timer *warm_timer; /* to look whether one is missing */
+    uint64_t arrivals;            /* jobs that came, for their order */
+    struct stk_timer *reaper;     /* of idle workers */
     bool stopping;
     bool leaving; /* stopping, and the contexts go on without us */
     void (*stopped)(void *arg);
@@ -204,14 +207,27 @@ void context_launch_or_end(struct context *ctx); /* starts its zygote; FAILED wh
 void context_tell_to_stop(struct context *ctx, int64_t grace_ms);
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now);
 void context_check_gone(struct context *ctx);
-void context_watch(struct process *p);            /* watches a process whose id is known */
-void context_read_spec(struct context *ctx);      /* its limits and clocks */
-void context_set_clock(struct context *ctx);      /* once it runs */
+void context_watch(struct process *p);                      /* watches a process whose id is known */
+void context_phase(struct context *ctx, const char *phase); /* the start has come so far */
+void context_read_spec(struct context *ctx);                /* its limits and clocks */
+void context_set_clock(struct context *ctx);                /* once it runs */
 bool context_found(struct process *p, pid_t pid); /* identifies, records and watches it; false: it has ended already */
 void context_close_process(struct process *p);
 void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */
 struct stk_text *context_log_error(struct context *ctx, const char *code, const char *what);
 void context_restart(struct context *ctx); /* what is left of it is ended, then it is started anew */
+
+/* ---- warm.c */
+
+bool warm_is(const struct context *ctx); /* started ahead, not anybody's yet */
+int warm_count(struct stk_core *core);
+/* One that fits row, with its name and spec from here on: the caller writes it down. NULL: there is none. */
+struct context *warm_take(struct stk_core *core, const struct stk_context_row *row);
+void warm_give_back(struct context *ctx);  /* it could not be written down */
+bool warm_give_way(struct stk_core *core); /* ends one for a context that needs its place */
+void warm_refill_soon(struct stk_core *core, int64_t ms);
+void warm_failed(struct stk_core *core);
+void warm_done(struct stk_core *core);
 
 /* ---- core.c */
 

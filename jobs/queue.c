@@ -142,7 +142,7 @@ void queue_dispatch(struct context *ctx)
     struct job *job, *next;
     int passed = 0;
 
-    if (ctx->ending || ctx->row.state != STK_CONTEXT_RUNNING)
+    if (ctx->ending || ctx->row.state != STK_CONTEXT_RUNNING || warm_is(ctx))
         return;
     for (job = TAILQ_FIRST(&ctx->queue); job && ctx->busy + passed < ctx->row.max_jobs; job = next) {
         struct worker *w = find_worker(ctx, job);

@@ -84,6 +84,7 @@ static void on_started(struct context *ctx, json_t *msg)
     stk_text_unref(ctx->row.ui_url);
     ctx->row.application_id = app ? stk_text_new(app, strlen(app)) : NULL;
     ctx->row.ui_url = ui ? stk_text_new(ui, strlen(ui)) : NULL;
+    context_phase(ctx, "running");
     context_move(ctx, STK_CONTEXT_RUNNING);
     queue_dispatch(ctx); /* and the first spare worker */
 }
@@ -138,8 +139,10 @@ bool context_message(struct process *p, const char *type, json_t *msg)
     };
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
-        stk_info("context", "phase", "context", p->context->row.id, "phase",
-                 json_string_value(json_object_get(msg, "phase")));
+        const char *phase = json_string_value(json_object_get(msg, "phase"));
+
+        if (phase && p->context->row.state == STK_CONTEXT_CREATING)
+            context_phase(p->context, phase);
         return true;
     }
     for (size_t i = 0; i < STK_LEN(handlers); i++) {
@@ -205,8 +208,10 @@ static void zygote_hello(struct context *ctx, json_t *hello)
         if (job->context == ctx && job->killed)
             cancel_kill(job); /* it was not connected when it was to be told */
     }
-    if (!ctx->ending && !ctx->keeper.known && !lists_process(exits, "k"))
+    if (!ctx->ending && !ctx->keeper.known && !lists_process(exits, "k")) {
+        context_phase(ctx, "python is up");
         fork_keeper(ctx);
+    }
 }
 
 static void keeper_hello(struct context *ctx, json_t *hello)

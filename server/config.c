@@ -73,6 +73,11 @@ static const struct key keys[] = {
     { "max-archive-entries", INT, FIELD(max_archive_entries), "100000", 1, 10000000,
       "The most files and folders that a binary may hold." },
     { "max-contexts", INT, FIELD(max_contexts), "32", 1, 1000, "Contexts at once. Each is a JVM of 300 MB and more." },
+    { "warm-contexts", INT, FIELD(warm_contexts), "0", 0, 100,
+      "Contexts kept started ahead with the default settings, so that a create that asks for no others has its context "
+      "at once.\n"
+      "They count as contexts, and give way when max-contexts is reached. In Spark's own pages they keep the name they "
+      "started with." },
     { "max-jobs", INT, FIELD(max_jobs), "8", 1, 1000,
       "Jobs that run at once in a context, unless its settings say otherwise. The others wait." },
     { "max-queue", INT, FIELD(max_queue), "10000", 0, 1000000, "Jobs that may wait in a context. Beyond: 503." },

@@ -36,6 +36,7 @@ struct stk_config {
     int64_t max_unpacked_bytes;               /* 4 GiB */
     int64_t max_archive_entries;              /* 100000 */
     int64_t max_contexts;                     /* 32 */
+    int64_t warm_contexts;                    /* started ahead: 0 */
     int64_t max_jobs;                         /* slots per context: 8 */
     int64_t max_queue;                        /* jobs that may wait per context: 10000 */
     int64_t context_create_timeout_ms;        /* 60 s */

@@ -200,6 +200,7 @@ static int start_core(struct server *s, struct stk_err *err)
         .java_home = s->runtime.java_home,
         .spark_conf = c->spark_conf,
         .max_contexts = (int)c->max_contexts,
+        .warm_contexts = (int)c->warm_contexts,
         .max_jobs = (int)c->max_jobs,
         .max_queue = (int)c->max_queue,
         .cancel_grace_ms = c->cancel_grace_ms,
@@ -226,7 +227,8 @@ static int start_core(struct server *s, struct stk_err *err)
         return -1;
     store.post_to = s->loop;
     if (!(s->store = stk_store_open(&store, err)) || !(s->core = stk_core_new(s->loop, s->store, &options, err)) ||
-        stk_core_recover(s->core, err) < 0)
+        stk_core_recover(s->core, err) < 0 ||
+        (stk_sjs_keep_warm(s->core, c->context_settings, err) < 0 && c->warm_contexts > 0))
         return -1;
     if ((errno = pthread_create(&s->loop_thread, NULL, run_loop, s)) != 0)
         return stk_fail_sys(err, errno, "cannot start the loop thread");

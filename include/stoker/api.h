@@ -33,6 +33,8 @@ int stk_idempotency_key(struct stk_request *r, const char **ret, struct stk_err 
 const struct stk_dialect *stk_api_native(struct stk_core *core, const struct stk_api_options *options);
 
 /* Spark Job Server (docs/dialects/sjs.md). NULL when out of memory. */
+/* Tells the core what a create that names no setting asks for. Before the loop runs. */
+int stk_sjs_keep_warm(struct stk_core *core, const json_t *context_settings, struct stk_err *err);
 const struct stk_dialect *stk_api_sjs(struct stk_core *core, const struct stk_api_options *options);
 
 #endif

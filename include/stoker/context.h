@@ -55,19 +55,26 @@ struct stk_context_spec {
         lifetime_ms; /* it ends when it had no job for so long, is so old. 0: never; STK_UNSAID as above */
 };
 
+/* STK_UP: until Spark runs; STK_RECORDED: until it is recorded, its start goes on by itself. */
+enum stk_context_wait { STK_UP, STK_RECORDED };
+
 /*
- * Creates a context and waits until Spark is up. 0: *ret (release it). STK_CONFLICT: a context of that name is there.
+ * Creates a context and waits. 0: *ret (release it). STK_CONFLICT: a context of that name is there.
  * STK_LIMIT: too many contexts. STK_RUNNER: it could not be started; *ret_error, when not NULL, is the JSON error object
  * (the caller's to unref) and nothing is left behind. STK_TIMEOUT: it goes on being created.
  */
-int stk_context_create(struct stk_core *core, const struct stk_context_spec *spec, int64_t timeout_ms,
-                       struct stk_context_row *ret, struct stk_text **ret_error, struct stk_err *err);
+int stk_context_create(struct stk_core *core, const struct stk_context_spec *spec, enum stk_context_wait wait,
+                       int64_t timeout_ms, struct stk_context_row *ret, struct stk_text **ret_error,
+                       struct stk_err *err);
 
 /*
  * Ends a context and its jobs and waits until all its processes are gone. STK_NOT_FOUND: none of that name is up.
  * STK_TIMEOUT: it goes on being stopped. force: SIGKILL at once.
  */
 int stk_context_delete(struct stk_core *core, const char *name, bool force, int64_t timeout_ms, struct stk_err *err);
+
+/* How far the start of a living context has come: new array of {"phase", "ms" since it was asked for}; NULL: not known. */
+json_t *stk_context_phases(struct stk_core *core, const char *name);
 
 /* The newest context of that name, ended or not. STK_NOT_FOUND. */
 int stk_context_get(struct stk_core *core, const char *name, struct stk_context_row *ret, struct stk_err *err);

@@ -6,6 +6,7 @@
 #define STOKER_CORE_H
 
 #include "stoker/archive.h"
+#include "stoker/context.h"
 #include "stoker/err.h"
 #include "stoker/loop.h"
 #include "stoker/store.h"
@@ -22,6 +23,7 @@ struct stk_core_options {
     const char *java_home;  /* NULL: as the environment has it */
     json_t *spark_conf;     /* object of strings: defaults of every context */
     int max_contexts;
+    int warm_contexts;                    /* kept started ahead */
     int max_jobs;                         /* slots of a context that does not say */
     int max_queue;                        /* jobs that may wait in one context */
     struct stk_job_terms terms;           /* of jobs whose context does not say; all said */
@@ -44,6 +46,9 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
 
 /* Adopts or settles what an earlier server left. Before the loop runs and before the first command. */
 int stk_core_recover(struct stk_core *core, struct stk_err *err);
+
+/* After the recovery, before the loop runs: contexts of this spec are started ahead, options.warm_contexts of them. */
+int stk_core_keep_warm(struct stk_core *core, const struct stk_context_spec *spec, struct stk_err *err);
 
 /*
  * Ends the service, loop thread. leave_contexts false: contexts are stopped, running jobs end with SERVER_STOPPED, what has not started stays

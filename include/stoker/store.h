@@ -55,6 +55,9 @@ int stk_store_job_moved(struct stk_store *s, const struct stk_job_row *row, stk_
 
 int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done,
                               void *arg, struct stk_err *err);
+/* One that ran under no name has got one, a spec and slots. */
+int stk_store_context_taken(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
+                            struct stk_err *err);
 int stk_store_context_moved(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
                             struct stk_err *err);
 

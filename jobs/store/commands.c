@@ -310,6 +310,34 @@ int stk_store_context_created(struct stk_store *s, const struct stk_context_row 
     return stk_writer_queue_take(s, cmd, true, err);
 }
 
+static enum stk_cmd_result run_context_taken(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    const struct stk_context_row *row = &cmd->context;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_CONTEXT_TAKE);
+
+    (void)err;
+    stk_db_bind_str(db, stmt, 1, row->id);
+    stk_db_bind_text(db, stmt, 2, row->name);
+    stk_db_bind_int(db, stmt, 3, row->max_jobs);
+    stk_db_bind_int(db, stmt, 4, row->started_us);
+    stk_db_bind_text(db, stmt, 5, row->spec);
+    if (stk_db_run(db, stmt) < 0 || context_event(s, cmd, "context.created") < 0)
+        return STK_CMD_FAILED;
+    return STK_CMD_DONE;
+}
+
+int stk_store_context_taken(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
+                            struct stk_err *err)
+{
+    struct stk_cmd *cmd = context_cmd(row, done, arg, err);
+
+    if (!cmd)
+        return -1;
+    cmd->run = run_context_taken;
+    return stk_writer_queue_take(s, cmd, true, err);
+}
+
 static enum stk_cmd_result run_context_moved(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
 {
     struct stk_db *db = &s->writer;

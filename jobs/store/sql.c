@@ -44,6 +44,8 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "UPDATE contexts SET state = ?2, max_jobs = ?3, started_us = ?4, ended_us = ?5, application_id = ?6,"
         " ui_url = ?7, error = ?8 WHERE id = ?1",
 
+    [STK_SQL_CONTEXT_TAKE] = "UPDATE contexts SET name = ?2, max_jobs = ?3, started_us = ?4, spec = ?5 WHERE id = ?1",
+
     [STK_SQL_PROCESS_INSERT] = "INSERT OR REPLACE INTO processes (context_id, process, role, pid, start_time, boot_id)"
                                " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [STK_SQL_PROCESS_DELETE] = "DELETE FROM processes WHERE context_id = ?1 AND process = ?2",
@@ -86,8 +88,8 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         " FROM jobs INDEXED BY jobs_live WHERE state < 4 ORDER BY seq",
 
     [STK_SQL_CONTEXT_GET] = "SELECT " CONTEXT_COLUMNS ", spec FROM contexts WHERE name = ?1 ORDER BY seq DESC LIMIT 1",
-    [STK_SQL_CONTEXT_LIST] =
-        "SELECT " CONTEXT_COLUMNS ", NULL FROM contexts INDEXED BY contexts_live WHERE state < 3 ORDER BY seq DESC",
+    [STK_SQL_CONTEXT_LIST] = "SELECT " CONTEXT_COLUMNS ", NULL FROM contexts INDEXED BY contexts_live"
+                             " WHERE state < 3 AND name <> '' ORDER BY seq DESC", /* nameless ones are kept warm */
     [STK_SQL_CONTEXT_LIVE] =
         "SELECT " CONTEXT_COLUMNS ", spec FROM contexts INDEXED BY contexts_live WHERE state < 3 ORDER BY seq",
 

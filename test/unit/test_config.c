@@ -191,7 +191,7 @@ static void conf_and_readme_name_every_key(void **state)
     printed = print(&defaults);
     loaded = print(&from_conf);
     assert_string_equal(printed, loaded);
-    assert_int_equal(33, each_key(printed, in_conf, conf));
+    assert_int_equal(34, each_key(printed, in_conf, conf));
     each_key(printed, in_readme, readme);
     stk_config_done(&defaults);
     stk_config_done(&from_conf);

@@ -3,6 +3,7 @@
 #include "stoker/log.h"
 
 #include <string.h>
+#include <strings.h>
 
 void stk_sjs_contexts_list(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
@@ -107,6 +108,24 @@ static void create_failed(const struct sjs *sjs, struct stk_reply *reply, const 
     }
 }
 
+/* RFC 7240: a list of preferences, of which this one has no value. */
+static bool prefers_async(struct stk_request *r)
+{
+    static const char word[] = "respond-async";
+    const char *p = stk_request_header(r, "Prefer");
+
+    while (p && *p) {
+        size_t len;
+
+        p += strspn(p, " \t,");
+        len = strcspn(p, " \t,;");
+        if (len == sizeof word - 1 && strncasecmp(p, word, len) == 0)
+            return true;
+        p += len + strcspn(p + len, ",");
+    }
+    return false;
+}
+
 void stk_sjs_contexts_post(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
     const struct sjs *sjs = arg;
@@ -115,6 +134,7 @@ void stk_sjs_contexts_post(struct stk_request *r, struct stk_reply *reply, void 
     struct stk_sjs_spec spec;
     struct stk_context_row row;
     struct stk_err err;
+    bool async = prefers_async(r);
     int rc;
 
     if (stk_sjs_check_name(reply, "the context's name", name) < 0)
@@ -130,7 +150,8 @@ void stk_sjs_contexts_post(struct stk_request *r, struct stk_reply *reply, void 
         stk_sjs_too_many_waiting(reply);
         return;
     }
-    rc = stk_context_create(sjs->core, &spec.spec, sjs->options->context_create_timeout_ms, &row, &error, &err);
+    rc = stk_context_create(sjs->core, &spec.spec, async ? STK_RECORDED : STK_UP,
+                            sjs->options->context_create_timeout_ms, &row, &error, &err);
     stk_request_wait_end(r);
     stk_sjs_spec_done(&spec);
     if (rc < 0) {
@@ -138,7 +159,13 @@ void stk_sjs_contexts_post(struct stk_request *r, struct stk_reply *reply, void 
         return;
     }
     stk_context_row_done(&row);
-    stk_sjs_ok(reply, 200, "Context initialized");
+    if (!async) {
+        stk_sjs_ok(reply, 200, "Context initialized");
+        return;
+    }
+    stk_sjs_ok(reply, 202, "Context is starting");
+    stk_reply_header(reply, "Preference-Applied", "respond-async");
+    stk_reply_header(reply, "Location", stk_request_path(r));
 }
 
 /* ---- delete */

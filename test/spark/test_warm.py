@@ -1,0 +1,30 @@
+"""Contexts kept warm, on real Spark: a create has one at once, with its own name and settings."""
+import time
+
+import pytest
+from server import Stoker, wait_until
+
+
+@pytest.fixture(scope="module")
+def stoker(tmp_path_factory):
+    with Stoker(tmp_path_factory.mktemp("warm"), warm_contexts=1) as stoker:
+        stoker.upload_jobs("jobs", "suite")
+        yield stoker
+
+
+def kept(stoker):
+    """Ids of the nameless contexts that are up."""
+    return [row[0] for row in stoker.rows("SELECT id FROM contexts WHERE name = '' AND state = 1")]
+
+
+def test_a_create_has_a_warm_context_at_once(stoker):
+    (warm,) = wait_until(lambda: kept(stoker), "a warm context")
+    began = time.monotonic()
+    context = stoker.create_running("c")
+    print("create from a warm context: %.3f s" % (time.monotonic() - began))
+    assert context["id"] == warm and context["name"] == "c"
+    assert stoker.value("stoker_jobs.word_count.SessionCount", 'input.strings = ["a", "a", "b"]', context="c") == {
+        "a": 2, "b": 1}
+    (other,) = wait_until(lambda: kept(stoker), "another warm context")
+    assert other != warm
+    stoker.delete_context("c")
