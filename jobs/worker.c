@@ -331,6 +331,25 @@ bool worker_hello(struct context *ctx, struct stk_conn *conn, json_t *hello, con
 
 /* ---- end */
 
+/* What the user looks for in the end of stderr. Python's fault handler ends its report with kilobytes of module names. */
+static const char *last_words(char *tail)
+{
+    char *modules = tail ? strstr(tail, "\nExtension modules: ") : NULL;
+    const char *start, *line;
+
+    if (modules)
+        modules[1] = '\0';
+    if (!tail || strlen(tail) <= TAIL_BYTES)
+        return tail;
+    start = tail + strlen(tail) - TAIL_BYTES;
+    line = strchr(start, '\n');
+    if (line && line[1])
+        return line + 1;
+    while (((unsigned char)*start & 0xc0) == 0x80) /* not in the middle of a character */
+        start++;
+    return start;
+}
+
 /* The job that was in the hand of a worker that has ended. */
 static void settle_orphan(struct job *job, json_t *exit)
 {
@@ -354,8 +373,8 @@ static void settle_orphan(struct job *job, json_t *exit)
         job_settle(job, STK_JOB_ERROR, stk_text_ref(ctx->jobs_error));
     } else {
         snprintf(path, sizeof path, "logs/%s.%d.stderr", job->row.id, job->row.attempt);
-        tail = file_tail(job->core, path, TAIL_BYTES);
-        job_settle(job, exit ? STK_JOB_ERROR : STK_JOB_LOST, failure_exit(exit, tail));
+        tail = file_tail(job->core, path, 4 * TAIL_BYTES);
+        job_settle(job, exit ? STK_JOB_ERROR : STK_JOB_LOST, failure_exit(exit, last_words(tail)));
     }
 }
 

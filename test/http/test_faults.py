@@ -54,6 +54,14 @@ def test_only_the_last_lines_of_stderr_are_shown(server, narrow, app):
     assert len(first) == len("line 000000")
 
 
+def test_a_crash_report_does_not_hide_the_last_words(server, narrow, app):
+    """Python's fault handler ends with the names of all extension modules, which can be kilobytes."""
+    report = "Fatal Python error: Segmentation fault\n\nExtension modules: %s (total: 500)" % ", ".join(["numpy"] * 1200)
+    body = server.run(narrow, app, {"print": "last words\n" + report, "do": "segfault"}).json
+    assert "last words\nFatal Python error" in body["result"]["message"]
+    assert "numpy" not in body["result"]["message"]
+
+
 def test_stderr_that_is_not_text_is_shown_all_the_same(server, narrow, app):
     body = server.run(narrow, app, {"print_hex": "ff00fe68656c6c6f0a", "do": "exit"}).json
     assert "hello" in body["result"]["message"]
