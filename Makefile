@@ -179,6 +179,7 @@ asan: venv ## unit and http tests with AddressSanitizer and UBSan
 bench: all venv ## measure; installs wrk when it is missing
 	@.ci/install-deps wrk
 	@$(venv)/bin/python test/bench/bench.py --stokerd $(build)/stokerd $(ARGS)
+	@$(venv)/bin/python test/bench/compare.py --stokerd $(build)/stokerd
 
 # ---- style
 
