@@ -229,13 +229,17 @@ class Stoker:
         """A path in the state directory."""
         return os.path.join(self.state, *names)
 
-    def queued(self):
-        """The ids of the jobs that wait, from the server's database: to clients they are RUNNING too."""
+    def rows(self, sql):
+        """What a SELECT on the server's database gives."""
         database = sqlite3.connect("file:%s?mode=ro" % self.path("stoker.db"), uri=True, timeout=10)
         try:
-            return {row[0] for row in database.execute("SELECT id FROM jobs WHERE state = 0")}
+            return database.execute(sql).fetchall()
         finally:
             database.close()
+
+    def queued(self):
+        """The ids of the jobs that wait, from the server's database: to clients they are RUNNING too."""
+        return {row[0] for row in self.rows("SELECT id FROM jobs WHERE state = 0")}
 
     # -- processes
 

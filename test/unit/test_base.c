@@ -2,6 +2,7 @@
 #include "stoker/clock.h"
 #include "stoker/err.h"
 #include "stoker/log.h"
+#include "stoker/units.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -440,6 +441,60 @@ static void log_levels_have_names(void **state)
     assert_int_equal(STK_LOG_WARN, level);
 }
 
+static void durations(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } good[] = {
+        { "0", 0 },          { "1500", 1500 },        { "500ms", 500 },      { "30s", 30000 },
+        { "30 s", 30000 },   { "5min", 300000 },      { "5m", 300000 },      { "1h", 3600000 },
+        { "2d", 172800000 }, { "10 seconds", 10000 }, { "1 minute", 60000 }, { "0s", 0 },
+    };
+    static const char *const bad[] = {
+        "",   "s",   "-1s",  "1.5s", "1 fortnight", "1s ",   "1 s s",    "99999999999999999999",
+        "1w", "1e3", "0x10", " 1s",  "1sm",         "4000d", "1 sec ond"
+    };
+    int64_t ms;
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(good); i++) {
+        assert_int_equal(0, stk_parse_duration_ms(good[i].text, &ms));
+        assert_int_equal(good[i].ms, ms);
+    }
+    for (size_t i = 0; i < STK_LEN(bad); i++)
+        assert_int_equal(-1, stk_parse_duration_ms(bad[i], &ms));
+}
+
+static void sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } good[] = {
+        { "0", 0 },
+        { "100", 100 },
+        { "64k", 65536 },
+        { "512m", INT64_C(512) << 20 },
+        { "2g", INT64_C(2) << 30 },
+        { "2G", INT64_C(2) << 30 },
+        { "1GiB", INT64_C(1) << 30 },
+        { "100 MB", INT64_C(100) << 20 },
+        { "1t", INT64_C(1) << 40 },
+        { "7 bytes", 7 },
+    };
+    static const char *const bad[] = { "", "m", "-1m", "1.5g", "1 gig", "9999999t", "1x", "1m ", "1mm" };
+    int64_t bytes;
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(good); i++) {
+        assert_int_equal(0, stk_parse_size(good[i].text, &bytes));
+        assert_int_equal(good[i].bytes, bytes);
+    }
+    for (size_t i = 0; i < STK_LEN(bad); i++)
+        assert_int_equal(-1, stk_parse_size(bad[i], &bytes));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -451,6 +506,8 @@ int main(void)
         cmocka_unit_test(texts_are_shared),
         cmocka_unit_test(unsigned_numbers),
         cmocka_unit_test(signed_numbers),
+        cmocka_unit_test(durations),
+        cmocka_unit_test(sizes),
         cmocka_unit_test(utf8),
         cmocka_unit_test(utf8_cut),
         cmocka_unit_test(uuids),

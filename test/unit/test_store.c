@@ -478,6 +478,57 @@ static void job_is_kept_as_it_was_given(void **state)
     stk_job_row_done(&row);
 }
 
+static void terms_and_receipts_are_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row row = new_job(), got, *live;
+    size_t n;
+
+    row.terms = (struct stk_job_terms){ -7, 1000, 2000, INT64_C(5) << 30, 1 };
+    submit(f, &row);
+    row.receipt = text("{\"reason\":\"user\"}");
+    move(f, &row, STK_JOB_CANCELLING);
+    reopen(f);
+    assert_int_equal(0, stk_store_job_get(f->store, row.id, &got, NULL));
+    assert_memory_equal(&row.terms, &got.terms, sizeof got.terms);
+    assert_text("{\"reason\":\"user\"}", got.receipt);
+    stk_job_row_done(&got);
+    assert_int_equal(0, stk_store_live_jobs(f->store, &live, &n, NULL));
+    assert_int_equal(1, n);
+    assert_memory_equal(&row.terms, &live[0].terms, sizeof live[0].terms);
+    assert_text("{\"reason\":\"user\"}", live[0].receipt);
+    assert_text("{\"input\": \"a b c\"}", live[0].config);
+    stk_job_rows_free(live, n);
+    stk_job_row_done(&row);
+}
+
+static void a_key_belongs_to_one_job(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row first = new_job(), second = new_job(), got;
+    struct answer a = { 0 };
+    struct stk_err err;
+
+    assert_int_equal(-1, stk_store_job_by_key(f->store, "k", &got, &err));
+    assert_int_equal(STK_NOT_FOUND, err.code);
+    first.idempotency_key = text("k");
+    first.fingerprint = text("f");
+    second.idempotency_key = text("k");
+    submit(f, &first);
+    assert_int_equal(0, stk_store_job_submitted(f->store, &second, NULL, 0, on_done, &a, NULL));
+    wait_for(f, &a);
+    assert_int_equal(STK_CONFLICT, a.code);
+    move(f, &first, STK_JOB_KILLED); /* which must not lose the key */
+    reopen(f);
+    assert_int_equal(0, stk_store_job_by_key(f->store, "k", &got, NULL));
+    assert_string_equal(first.id, got.id);
+    assert_text("f", got.fingerprint);
+    stk_job_row_done(&got);
+    assert_int_equal(-1, stk_store_job_get(f->store, second.id, &got, &err));
+    stk_job_row_done(&first);
+    stk_job_row_done(&second);
+}
+
 static void worker_can_be_taken_back(void **state)
 {
     struct fixture *f = *state;
@@ -1453,6 +1504,8 @@ int main(void)
         TEST(damaged_file_is_refused),
         TEST_CLOSED(old_versions_are_upgraded),
         TEST(job_is_kept_as_it_was_given),
+        TEST(terms_and_receipts_are_kept),
+        TEST(a_key_belongs_to_one_job),
         TEST(worker_can_be_taken_back),
         TEST(empty_and_missing_configs_read_as_an_object),
         TEST(unknown_things_are_not_found),
