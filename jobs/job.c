@@ -78,6 +78,8 @@ void job_set_clock(struct job *job)
     if (!job->clock)
         job->clock = stk_timer_new(job->core->loop, on_clock, job);
     left_ms = limit_ms - (stk_wall_us() - (waits ? job->row.submitted_us : job->row.started_us)) / 1000;
+    if (left_ms > limit_ms) /* the clock was set back meanwhile */
+        left_ms = limit_ms;
     if (job->clock)
         stk_timer_set(job->clock, left_ms > 0 ? left_ms : 0);
 }
