@@ -29,9 +29,10 @@ struct stk_text *context_spec_text(struct stk_core *core, const struct stk_conte
     const char *key;
     json_t *value;
 
+    /* Copies: these are the server's, which several threads read here at once, and counting references would be a write. */
     json_object_foreach(core->o.spark_conf, key, value) {
         if (!json_object_get(conf, key))
-            json_object_set(conf, key, value);
+            json_object_set_new(conf, key, json_deep_copy(value));
     }
     struct stk_job_terms terms = spec->terms;
 
