@@ -59,6 +59,17 @@ static bool is_whole(const struct mg_request_info *info)
 }
 
 /*
+ * It skips all white space behind the request line, where others leave out a line that begins with some: one would see a
+ * Content-Length there and the other not. NULs stand over that white space too, so more of it than a line end has is seen, but
+ * not what it was: after a CR or LF alone one more character passes.
+ */
+static bool has_space_before_first(const struct mg_request_info *info)
+{
+    return info->num_headers > 0 &&
+           info->http_headers[0].name - info->http_version != (ptrdiff_t)strlen(info->http_version) + 2;
+}
+
+/*
  * CivetWeb takes "Name : value" too, where a proxy before us may see no such header: a way to smuggle requests. It puts NULs over
  * those spaces as over the colon, so more than one NUL stands between name and value.
  */
@@ -157,7 +168,7 @@ int stk_framing_read(const struct mg_request_info *info, struct stk_framing *ret
     int status;
 
     *ret = (struct stk_framing){ 0 };
-    if (!is_whole(info)) {
+    if (!is_whole(info) || has_space_before_first(info)) {
         stk_fail(err, STK_INVALID, "The headers are malformed, or more than %d", MG_MAX_HEADERS - 1);
         return 400;
     }

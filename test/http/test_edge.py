@@ -223,6 +223,16 @@ def test_hostile_headers(server, lines):
     assert b"connection: close" in answer.lower()
 
 
+@pytest.mark.parametrize("gap", [b"\r\n ", b"\r\n\t", b"\r\n \r\n", b"\n\n ", b"\n", b"\r"])
+def test_space_before_the_first_header(server, gap):
+    """Others skip such a line, or take it for the end; CivetWeb would read a header in it."""
+    request = b"POST /jobs HTTP/1.1" + gap + b"Content-Length: 5\r\nHost: h\r\n\r\nhello" + get("/healthz")
+    with server.connect() as sock:
+        sock.sendall(request)
+        answer = read_all(sock)
+    assert status_of(answer) == 400 and replies_in(answer) == 1, answer
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [

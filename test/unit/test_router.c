@@ -378,6 +378,31 @@ static void framing_refuses_a_space_before_the_colon(void **state)
 }
 
 /* CivetWeb drops what follows a folded line: the bytes after the last header it took are not the end of the headers. */
+/* "POST / HTTP/1.1\r\n Content-Length: 5": a header for CivetWeb, which skips all white space there, but not for others. */
+static void framing_refuses_space_before_the_first_header(void **state)
+{
+    static char text[] = "POST\0"
+                         "1.1\0\0\0"
+                         "Content-Length\0 5\0\0"
+                         "Host\0 h\0\0\r";
+    struct mg_request_info info = { .request_method = text, .http_version = text + 5, .num_headers = 2 };
+    struct stk_framing f;
+
+    (void)state;
+    info.http_headers[0].name = text + 11;
+    info.http_headers[0].value = text + 27;
+    info.http_headers[1].name = text + 30;
+    info.http_headers[1].value = text + 36;
+    assert_string_equal("h", info.http_headers[1].value);
+    assert_int_equal(400, stk_framing_read(&info, &f, NULL));
+    info.http_version++; /* one character less between */
+    memcpy(text + 6, "1.1", 4);
+    assert_int_equal(0, stk_framing_read(&info, &f, NULL));
+    info.http_version++; /* a line that ends in CR or LF alone */
+    memcpy(text + 7, "1.1", 4);
+    assert_int_equal(400, stk_framing_read(&info, &f, NULL));
+}
+
 static void framing_sees_headers_that_civetweb_dropped(void **state)
 {
     static char text[] = "GET\0\0"
@@ -490,6 +515,7 @@ int main(void)
         cmocka_unit_test(framing_knows_pages_of_others),
         cmocka_unit_test(framing_refuses_what_can_be_read_in_two_ways),
         cmocka_unit_test(framing_refuses_a_space_before_the_colon),
+        cmocka_unit_test(framing_refuses_space_before_the_first_header),
         cmocka_unit_test(framing_sees_headers_that_civetweb_dropped),
         cmocka_unit_test(slow_clients_have_a_deadline),
         cmocka_unit_test(watchdog_cuts_whose_time_is_over),
