@@ -1,6 +1,6 @@
 # Stoker. `make help` lists the targets.
 #
-# Objects lie in build/<variant>/ (release, asan), so variants never mix. CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are the
+# Objects lie in build/<variant>/ (release, asan, tsan, fuzz), so variants never mix. CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are the
 # caller's: what stands here is put before them, never replaced by them.
 
 VERSION := 0.1.0
@@ -22,13 +22,17 @@ venv    := $(build)/venv
 # ---- sources
 
 sources := $(wildcard server/*.c server/base/*.c server/http/*.c server/api/*.c server/api/*/*.c server/hocon/*.c server/ui/*.c \
-                      jobs/*.c jobs/store/*.c jobs/runner/*.c)
+                      jobs/*.c jobs/store/*.c jobs/runner/*.c) \
+           $(if $(filter tsan,$(VARIANT)),test/tsan_close.c)
 unit_sources := $(wildcard test/unit/test_*.c)
 unit_shared  := $(filter-out $(unit_sources),$(wildcard test/unit/*.c)) # what all unit tests may use
 
 objects    := $(sources:%.c=$(out)/%.o)
 lib        := $(out)/libstoker.a
 unit_tests := $(unit_sources:test/unit/%.c=$(out)/unit/%)
+
+fuzz_sources := $(wildcard test/fuzz/*.c)
+fuzzers      := $(fuzz_sources:test/fuzz/%.c=$(out)/fuzzers/%)
 
 # ---- flags
 
@@ -49,8 +53,16 @@ endif
 else ifeq ($(VARIANT),asan)
 stk_cflags  += -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 stk_ldflags += -fsanitize=address,undefined
+else ifeq ($(VARIANT),tsan)
+stk_cflags  += -O1 -fno-omit-frame-pointer -fsanitize=thread
+stk_ldflags += -fsanitize=thread -Wl,-u,syscall
+else ifeq ($(VARIANT),fuzz) # libFuzzer is clang's; what clang warns of beyond gcc stops nobody here
+CC          := clang
+stk_cflags  += -O1 -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined \
+               -Wno-format-nonliteral -Wno-error
+stk_ldflags += -fsanitize=address,undefined
 else
-$(error VARIANT is release or asan, not '$(VARIANT)')
+$(error VARIANT is release, asan, tsan or fuzz, not '$(VARIANT)')
 endif
 
 ifneq ($(filter 1 true,$(CI) $(WERROR)),)
@@ -103,11 +115,22 @@ $(unit_tests): $(out)/unit/%: $(out)/test/unit/%.o $(unit_shared:%.c=$(out)/%.o)
 	@echo "  LINK  $(VARIANT)  $@"
 	@$(link) -o $@ $(filter %.o %.a,$^) -lcmocka $(stk_ldlibs) $(LDLIBS)
 
+# ---- fuzz targets: one program for each test/fuzz/*.c (VARIANT=fuzz)
+
+$(fuzzers): $(out)/fuzzers/%: $(out)/test/fuzz/%.o $(lib)
+	@mkdir -p $(@D)
+	@echo "  LINK  $(VARIANT)  $@"
+	@$(link) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(stk_ldlibs) $(LDLIBS)
+
+.PHONY: fuzzers
+fuzzers: $(fuzzers)
+
 .PHONY: unit-tests
 unit-tests: $(unit_tests)
 .SECONDARY: # keep the tests' objects
 
--include $(objects:.o=.d) $(unit_sources:%.c=$(out)/%.d) $(unit_shared:%.c=$(out)/%.d)
+-include $(objects:.o=.d) $(unit_sources:%.c=$(out)/%.d) $(unit_shared:%.c=$(out)/%.d) \
+         $(fuzz_sources:%.c=$(out)/%.d)
 
 # ---- set-up
 
@@ -151,13 +174,16 @@ demo: ## install, build, start the server and run the word-count example (PORT=8
 
 # ---- tests. test/run-checks runs the stages named and ends with a line "N passed, N failed".
 
-.PHONY: check check-unit check-runner check-http check-spark asan
+.PHONY: check check-unit check-runner check-http check-spark asan tsan fuzz
 check: ## all set-up and all tests
 	@$(submake) deps
 	@$(submake) $(parallel) all unit-tests
+	@.ci/install-fuzz-deps
 	@$(submake) $(parallel) VARIANT=asan all unit-tests
+	@$(submake) $(parallel) VARIANT=tsan all unit-tests
+	@$(submake) $(parallel) VARIANT=fuzz fuzzers
 	@$(submake) venv
-	@test/run-checks unit runner http asan-unit asan-http spark
+	@test/run-checks unit runner http asan-unit asan-http tsan-unit tsan-http fuzz spark
 
 check-unit: unit-tests ## unit tests of the C code
 	@test/run-checks unit
@@ -174,6 +200,15 @@ check-spark: all venv ## the real server with real PySpark
 asan: venv ## unit and http tests with AddressSanitizer and UBSan
 	@$(submake) $(parallel) VARIANT=asan all unit-tests
 	@test/run-checks asan-unit asan-http
+
+tsan: venv ## unit and http tests with ThreadSanitizer
+	@$(submake) $(parallel) VARIANT=tsan all unit-tests
+	@test/run-checks tsan-unit tsan-http
+
+fuzz: ## every parser fed with random bytes: SECONDS=60 each, two at a time, TARGETS= all (test/fuzz/README.md)
+	@.ci/install-fuzz-deps
+	@$(submake) $(parallel) VARIANT=fuzz fuzzers
+	@FUZZ_SECONDS='$(SECONDS)' FUZZ_TARGETS='$(TARGETS)' test/run-checks fuzz
 
 .PHONY: bench
 bench: all venv ## measure; installs wrk when it is missing
@@ -220,7 +255,7 @@ install: all ## DESTDIR= PREFIX=/usr/local: program, runner, configuration, syst
 
 .PHONY: clean
 clean: ## remove what was compiled; build/venv and build/state stay
-	rm -rf $(build)/release $(build)/asan $(build)/check $(build)/stokerd compile_commands.json
+	rm -rf $(build)/release $(build)/asan $(build)/tsan $(build)/fuzz $(build)/check $(build)/stokerd compile_commands.json
 
 .PHONY: help
 help: ## this list

@@ -42,6 +42,7 @@ JOB_STATES = (
     "LOST",
 )
 CONTEXT_STATES = ("CREATING", "RUNNING", "STOPPING", "STOPPED", "FAILED", "LOST")
+REPORTS = os.environ.get("STOKER_REPORTS")  # where sanitizers write: this, a dot and the pid of who is reported
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|Assertion .* failed")
 
 
@@ -218,6 +219,7 @@ class Daemon(Client):
         self.config_path = os.path.join(folder, "stoker.conf")
         self.env = {**os.environ, **(env or {})}
         self.process, self.status, self.first_line = None, None, None
+        self.started = []  # the pid of each stokerd that ran here
         self.restore_signals = True  # False: SIGXFSZ stays ignored, as Python has it
         jdk = os.path.join(folder, "jdk", "bin")
         os.makedirs(jdk, exist_ok=True)
@@ -253,6 +255,7 @@ class Daemon(Client):
                 cwd=self.folder,
                 restore_signals=self.restore_signals,
             )
+        self.started.append(self.process.pid)
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT)
         assert ready, "stokerd says nothing\n" + self.log()
         self.first_line = self.process.stdout.readline().decode()
@@ -295,6 +298,14 @@ class Daemon(Client):
     def log(self):
         with open(self.log_path, errors="replace") as f:
             return f.read()
+
+    def sanitizer_reports(self):
+        """What a sanitizer said of the servers that ran here, also of those that were killed or replaced later."""
+        found = []
+        for pid in self.started if REPORTS else []:
+            with contextlib.suppress(FileNotFoundError), open("%s.%d" % (REPORTS, pid), errors="replace") as f:
+                found.append(f.read())
+        return found
 
     def wait_log(self, pattern, timeout=WAIT, after=0):
         """Waits until the log matches, from the character `after` on."""
@@ -489,6 +500,8 @@ def finish(daemon):
     found = SANITIZER.search(log)
     if found:
         problems.append("it reported: " + log[found.start() :][:3000])
+    for report in daemon.sanitizer_reports():
+        problems.append("it reported: " + report[:3000])
     assert not problems, "\n".join(problems) + "\n" + log[-3000:]
 
 
