@@ -157,7 +157,7 @@ check: ## all set-up and all tests
 	@$(submake) $(parallel) all unit-tests
 	@$(submake) $(parallel) VARIANT=asan all unit-tests
 	@$(submake) venv
-	@test/run-checks unit runner http asan-unit asan-http spark
+	@test/run-checks unit runner http asan-unit asan-http spark soak
 
 check-unit: unit-tests ## unit tests of the C code
 	@test/run-checks unit
@@ -174,6 +174,12 @@ check-spark: all venv ## the real server with real PySpark
 asan: venv ## unit and http tests with AddressSanitizer and UBSan
 	@$(submake) $(parallel) VARIANT=asan all unit-tests
 	@test/run-checks asan-unit asan-http
+
+.PHONY: soak
+MINUTES ?= 20
+soak: all venv ## everything at once on real Spark, then the account (MINUTES=20, SEED=)
+	@STOKERD='$(CURDIR)/$(build)/stokerd' $(venv)/bin/python test/soak/soak.py --minutes '$(MINUTES)' \
+	    $(if $(SEED),--seed '$(SEED)')
 
 .PHONY: bench
 bench: all venv ## measure; installs wrk when it is missing
