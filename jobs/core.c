@@ -104,7 +104,7 @@ static void let_waiters_go(struct stk_core *core)
     for (struct job *job = core->jobs; job; job = job->hh.next)
         ticket_answer_all(&job->ended, &err);
     for (struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
-        ticket_answer_all(&ctx->creators, &err);
+        context_answer_creators(ctx, &err); /* with the row: who has none takes the context for refused */
         ticket_answer_all(&ctx->stoppers, &err);
     }
 }

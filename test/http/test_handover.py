@@ -1,10 +1,13 @@
 """A server that is replaced while clients are at work, and callers with little time."""
 
 import http.client
+import os
 import signal
 import threading
 
 import pytest
+
+from kit import wait_for
 
 
 @pytest.fixture
@@ -56,3 +59,18 @@ def test_no_time_at_all_still_tells_the_id(server, app, flags):
     assert reply.status == 500
     flags.up("go")
     assert server.wait_job(reply.json["jobId"], "FINISHED")["result"] == 1
+
+
+@pytest.mark.parametrize("moment", ["z", "k"])
+def test_sigusr2_while_a_context_starts(server, app, moment):
+    """Who waits for the context is sent away; the context keeps its directory and comes up."""
+    creating = server.background("POST", "/contexts/c?spark.fake.keeper=late")
+    wait_for(lambda: server.context_row("c") and server.pid("c", moment), "process " + moment)
+    context = server.context_row("c")[0]
+    assert server.stop(signal.SIGUSR2) == 0
+    assert creating().status == 500
+    assert os.path.exists(server.path("contexts", context, "spec.json"))
+    server.start()
+    wait_for(lambda: server.context_row("c")[1] != "CREATING", "end of the start")
+    assert server.context_row("c") == (context, "RUNNING", None)
+    assert server.run("c", app).status == 200

@@ -60,6 +60,7 @@ class Stoker:
             for key, value in settings.items():
                 f.write("%s = %s;\n" % (key, json.dumps(value)))
         self.process = self.address = None
+        self.listen = "127.0.0.1:0"
 
     def __enter__(self):
         self.start()
@@ -79,7 +80,7 @@ class Stoker:
         """Returns when it takes requests."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [STOKERD, "--config", self.config, "--listen", "127.0.0.1:0", "--state-dir", self.state],
+                [STOKERD, "--config", self.config, "--listen", self.listen, "--state-dir", self.state],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=self.folder)
         ready = select.select([self.process.stdout], [], [], WAIT)[0]
         line = self.process.stdout.readline().decode() if ready else ""

@@ -1,0 +1,112 @@
+"""Slots do not leak, and the limit on contexts holds, whatever comes at once.
+
+STOKER_SLOT_JOBS=10000 runs the first test with as many jobs; the default keeps `make check` short.
+"""
+
+import collections
+import os
+import random
+import threading
+
+from kit import JOB_STATES, wait_for
+
+JOBS = int(os.environ.get("STOKER_SLOT_JOBS") or 1200)
+SLOTS, CLIENTS = 8, 24
+
+
+def free_slots(server, context, app, flags):
+    """How many jobs run at the same time: each tells that it is there, and none ends before all are."""
+    go = flags.path("go-" + context)
+    jobs = [
+        server.start_job(context, app, {"append": flags.path("there-" + context), "wait": go}) for _ in range(SLOTS)
+    ]
+    wait_for(lambda: len(flags.lines("there-" + context)) == SLOTS, lambda: "%d of %d slots\n%s" % (
+        len(flags.lines("there-" + context)), SLOTS, [server.job_row(job) for job in jobs]))
+    flags.up("go-" + context)
+    for job in jobs:
+        server.wait_job(job, "FINISHED")
+
+
+def killed(server, context, app, rng):
+    """Sometimes it waits in the queue then, sometimes it runs, sometimes it ignores the interrupt."""
+    job = server.start_job(context, app, {"do": "hang"} if rng.random() < 0.05 else {"sleep": 600})
+    if rng.random() < 0.7:
+        threading.Event().wait(rng.uniform(0, 0.03))  # any moment will do
+    reply = server.delete("/jobs/" + job)
+    assert reply.json == {"status": "KILLED"}, reply
+
+
+def crashes(server, context, app, rng):
+    wish = rng.choice([{"do": "exit"}, {"do": "exit", "status": 0}, {"do": "signal"}, {"do": "signal", "signal": 11}])
+    reply = server.run(context, app, wish, timeout=300)
+    assert reply.status == 200 and reply.json["status"] == "ERROR", reply
+
+
+def times_out(server, context, app, rng):
+    terms = {rng.choice(["run-timeout", "run-timeout", "queue-timeout"]): "%dms" % rng.randrange(1, 40)}
+    terms.setdefault("run-timeout", "1ms")
+    reply = server.run(context, app, {"sleep": 600}, timeout=300, **terms)
+    assert reply.status == 200 and reply.json["status"] == "ERROR", reply
+
+
+def test_slots_never_leak(daemon, flags):
+    """A third is killed, a third crashes, a third times out: each ends as it should, and all slots are free again."""
+    server = daemon(log_level="info", max_jobs=SLOTS, cancel_grace="100ms").start()
+    app = server.upload("app")
+    contexts = [server.create("a"), server.create("b")]
+    todo, lock, failures = collections.deque(range(JOBS)), threading.Lock(), []
+
+    def client(number):
+        rng = random.Random(number)
+        while not failures:
+            with lock:
+                if not todo:
+                    return
+                index = todo.popleft()
+            try:
+                (killed, crashes, times_out)[index % 3](server, contexts[index % 2], app, rng)
+            except Exception as e:  # noqa: BLE001 - told below
+                failures.append(e)
+
+    clients = [threading.Thread(target=client, args=(n,), daemon=True) for n in range(CLIENTS)]
+    for each in clients:
+        each.start()
+    for each in clients:
+        each.join()
+    assert not failures, failures
+
+    third = [len(range(i, JOBS, 3)) for i in range(3)]
+    found = {JOB_STATES[state]: n for state, n in server.rows("SELECT state, count(*) FROM jobs GROUP BY state")}
+    assert found == {"KILLED": third[0], "ERROR": third[1], "TIMED_OUT": third[2]}
+    codes = {row[0] for row in server.rows("SELECT DISTINCT json_extract(error, '$.code') FROM jobs WHERE state = 5")}
+    assert codes <= {"EXITED", "SIGNALLED"}
+    for context in contexts:
+        free_slots(server, context, app, flags)
+
+
+def test_the_limit_on_contexts_holds_under_a_hundred_creations(daemon):
+    """Five are made; the others are refused and leave nothing; the place of one that has ended is free again."""
+    server = daemon(max_contexts=5).start()
+    together = threading.Barrier(100)
+    replies = {}
+
+    def create(name):
+        together.wait()
+        replies[name] = server.post("/contexts/" + name)
+
+    clients = [threading.Thread(target=create, args=("c%d" % i,), daemon=True) for i in range(100)]
+    for each in clients:
+        each.start()
+    for each in clients:
+        each.join()
+    assert collections.Counter(reply.status for reply in replies.values()) == {200: 5, 503: 95}
+    refused = [reply for reply in replies.values() if reply.status == 503]
+    assert all("max-contexts" in reply.result and reply.headers["Retry-After"] for reply in refused)
+    made = {name for name, reply in replies.items() if reply.status == 200}
+    assert set(server.get("/contexts").json) == made
+    assert len(os.listdir(server.path("contexts"))) == 5
+    assert server.rows("SELECT count(*) FROM contexts") == [(5,)]
+    assert server.post("/contexts/late").status == 503
+    server.delete("/contexts/" + made.pop())
+    wait_for(lambda: len(server.get("/contexts").json) == 4, "end of the context")
+    assert server.post("/contexts/late").status == 200
