@@ -183,11 +183,7 @@ check: ## all set-up and all tests
 	@$(submake) $(parallel) VARIANT=tsan all unit-tests
 	@$(submake) $(parallel) VARIANT=fuzz fuzzers
 	@$(submake) venv
-<<<<<<< HEAD
-	@test/run-checks unit runner http asan-unit asan-http tsan-unit tsan-http fuzz spark
-=======
-	@test/run-checks unit runner http asan-unit asan-http spark soak
->>>>>>> soak~1
+	@test/run-checks unit runner http asan-unit asan-http tsan-unit tsan-http fuzz spark soak
 
 check-unit: unit-tests ## unit tests of the C code
 	@test/run-checks unit
@@ -205,7 +201,6 @@ asan: venv ## unit and http tests with AddressSanitizer and UBSan
 	@$(submake) $(parallel) VARIANT=asan all unit-tests
 	@test/run-checks asan-unit asan-http
 
-<<<<<<< HEAD
 tsan: venv ## unit and http tests with ThreadSanitizer
 	@$(submake) $(parallel) VARIANT=tsan all unit-tests
 	@test/run-checks tsan-unit tsan-http
@@ -214,13 +209,12 @@ fuzz: ## every parser fed with random bytes: SECONDS=60 each, two at a time, TAR
 	@.ci/install-fuzz-deps
 	@$(submake) $(parallel) VARIANT=fuzz fuzzers
 	@FUZZ_SECONDS='$(SECONDS)' FUZZ_TARGETS='$(TARGETS)' test/run-checks fuzz
-=======
+
 .PHONY: soak
 MINUTES ?= 20
 soak: all venv ## everything at once on real Spark, then the account (MINUTES=20, SEED=)
 	@STOKERD='$(CURDIR)/$(build)/stokerd' $(venv)/bin/python test/soak/soak.py --minutes '$(MINUTES)' \
 	    $(if $(SEED),--seed '$(SEED)')
->>>>>>> soak~1
 
 .PHONY: bench
 bench: all venv ## measure; installs wrk when it is missing
