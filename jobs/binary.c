@@ -27,9 +27,12 @@ static void in_tmp(char path[64], const char *name)
 
 struct stk_upload *stk_upload_open(struct stk_core *core, struct stk_err *err)
 {
-    struct stk_upload *up = calloc(1, sizeof *up);
+    struct stk_upload *up;
     char digits[25], path[64];
 
+    if (retention_check_disk(core, err) < 0)
+        return NULL;
+    up = calloc(1, sizeof *up);
     if (!up || !(up->hash = EVP_MD_CTX_new()) || EVP_DigestInit_ex(up->hash, EVP_sha256(), NULL) != 1) {
         if (up)
             EVP_MD_CTX_free(up->hash);
@@ -59,6 +62,8 @@ int stk_upload_write(struct stk_upload *up, const void *bytes, size_t n, struct 
     if (up->bytes > up->core->o.max_upload_bytes)
         return stk_fail(err, STK_LIMIT, "the binary is larger than %llu bytes, the limit 'max-upload'",
                         (unsigned long long)up->core->o.max_upload_bytes);
+    if (retention_check_disk(up->core, err) < 0) /* a long one must not eat what the work that goes on needs */
+        return -1;
     if (EVP_DigestUpdate(up->hash, bytes, n) != 1)
         return stk_fail(err, STK_INTERNAL, "SHA-256 failed");
     while (n > 0) {

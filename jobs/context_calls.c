@@ -174,6 +174,10 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
     *ret = (struct stk_context_row){ 0 };
     if (ret_error)
         *ret_error = NULL;
+    if (retention_check_disk(core, err) < 0) {
+        free(c);
+        return -1;
+    }
     if (!c)
         return stk_fail(err, STK_INTERNAL, "out of memory");
     ticket_init(&c->t, on_create, free_create);

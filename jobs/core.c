@@ -80,6 +80,13 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
         free(core);
         return NULL;
     }
+    core->retention = retention_new(core, err);
+    if (!core->retention) {
+        stk_timer_free(core->reaper);
+        stk_runner_free(core->runner);
+        free(core);
+        return NULL;
+    }
     stk_timer_set(core->reaper, REAP_EVERY_MS);
     stk_loop_on_turn(loop, on_turn, store);
     return core;
@@ -89,8 +96,8 @@ void core_check_stopped(struct stk_core *core)
 {
     void (*stopped)(void *arg) = core->stopped;
 
-    if (!core->stopping || !stopped || core->n_contexts > 0)
-        return;
+    if (!core->stopping || !stopped || (!core->leaving && core->n_contexts > 0) || retention_busy(core->retention))
+        return; /* retention may be reading the store, which is closed next */
     core->stopped = NULL;
     stopped(core->stopped_arg);
 }
@@ -127,11 +134,11 @@ void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(v
     core->stopping = true;
     core->stopped = stopped;
     core->stopped_arg = arg;
+    retention_stop(core->retention);
     if (leave_contexts) {
         core->leaving = true;
-        core->stopped = NULL;
         let_waiters_go(core);
-        stopped(arg);
+        core_check_stopped(core);
         return;
     }
     HASH_ITER(hh, core->contexts, ctx, tmp)
@@ -145,6 +152,7 @@ void stk_core_free(struct stk_core *core)
     if (!core)
         return;
     warm_done(core);
+    retention_free(core->retention);
     stk_timer_free(core->reaper);
     stk_runner_free(core->runner);
     free(core);

@@ -232,6 +232,7 @@ void job_settle_done(struct job *job, json_t *done)
     stk_auto_free char *text = json_is_object(error) ? json_dumps(error, JSON_COMPACT) : NULL;
     struct stk_text *failure = NULL;
 
+    retention_note(job->core, done);
     receipt_set(job, "stopped_by", json_string("itself"));
     if (text) {
         replace_nul_escapes(text);

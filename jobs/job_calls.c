@@ -284,6 +284,8 @@ static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct
     struct call *c;
     int rc;
 
+    if (retention_check_disk(core, err) < 0)
+        return -1;
     if (stk_store_binary_get(core->store, spec->app, &b, err) < 0) {
         if (err->code == STK_NOT_FOUND)
             stk_fail(err, STK_NOT_FOUND, "appName %s not found", spec->app);
@@ -545,6 +547,8 @@ int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, ui
         return stk_fail(err, STK_NOT_FOUND, "the job has no result file");
     snprintf(path, sizeof path, "results/%s", stk_text_data(row->result_file));
     fd = openat(core->o.state_dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT) /* retention was faster than this read of the row */
+        return stk_fail(err, STK_NOT_FOUND, "the job's result is not stored any more");
     if (fd < 0 || fstat(fd, &st) < 0)
         return stk_fail_sys(err, errno, "%s", path);
     if (!S_ISREG(st.st_mode) || st.st_size == 0)

@@ -128,6 +128,7 @@ struct stk_core {
     struct stk_timer *warm_timer; /* to look whether one is missing */
     uint64_t arrivals;            /* jobs that came, for their order */
     struct stk_timer *reaper;     /* of idle workers */
+    struct retention *retention;
     bool stopping;
     bool leaving; /* stopping, and the contexts go on without us */
     void (*stopped)(void *arg);
@@ -228,6 +229,20 @@ bool warm_give_way(struct stk_core *core); /* ends one for a context that needs 
 void warm_refill_soon(struct stk_core *core, int64_t ms);
 void warm_failed(struct stk_core *core);
 void warm_done(struct stk_core *core);
+
+/* ---- retention.c */
+
+struct retention *retention_new(struct stk_core *core, struct stk_err *err);
+void retention_free(struct retention *r); /* NULL is fine. Not while it is busy */
+void retention_stop(struct retention *r); /* begins nothing new; what is on its way calls core_check_stopped() */
+bool retention_busy(const struct retention *r);
+void retention_note(struct stk_core *core, json_t *done); /* a job has left a result and logs of these sizes */
+/* Of new work. STK_FULL when the disk has less free than its reserve. Any thread. */
+int retention_check_disk(struct stk_core *core, struct stk_err *err);
+
+/* ---- recover.c */
+
+void contexts_sweep(struct stk_core *core); /* directories of contexts that are gone */
 
 /* ---- core.c */
 

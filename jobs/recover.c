@@ -113,7 +113,7 @@ static void resume(struct context *ctx)
 }
 
 /* Directories of contexts that ended while no server was there to remove them. */
-static void sweep_dirs(struct stk_core *core)
+void contexts_sweep(struct stk_core *core)
 {
     int fd = openat(core->o.state_dir_fd, "contexts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -156,7 +156,7 @@ int stk_core_recover(struct stk_core *core, struct stk_err *err)
     stk_job_rows_free(jobs, n_jobs);
     if (rc < 0)
         return -1;
-    sweep_dirs(core);
+    contexts_sweep(core);
     spool_sweep(core);
     HASH_ITER(hh, core->contexts, ctx, tmp)
         resume(ctx);

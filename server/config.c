@@ -109,6 +109,22 @@ static const struct key keys[] = {
     { "max-result", SIZE, FIELD(max_result_bytes), "1GiB", KiB, 64 * GiB, "The longest result of a job, as JSON." },
     { "max-log", SIZE, FIELD(max_log_bytes), "4GiB", KiB, TiB,
       "The most that a job may print, standard output and standard error each. A job that prints more is ended." },
+    { "keep-jobs", TIME, FIELD(keep_jobs_ms), "30d", 0, 3650 * DAY,
+      "How long a job is kept after its end: its record, result, logs and events. The same for contexts. 0s: for "
+      "ever." },
+    { "max-stored-jobs", INT, FIELD(max_stored_jobs), "1000000", 0, 100000000,
+      "Jobs that are stored; the oldest that have ended go first, with all that belongs to them. 0: no limit." },
+    { "max-stored-results", SIZE, FIELD(max_stored_results_bytes), "20GiB", 0, 1024 * TiB,
+      "Results that are longer than 64KiB, together. The oldest go first; the records of their jobs stay. 0KiB: no "
+      "limit." },
+    { "max-stored-logs", SIZE, FIELD(max_stored_logs_bytes), "10GiB", 0, 1024 * TiB,
+      "What jobs and contexts that have ended left in their logs, together. The oldest go first. 0KiB: no limit." },
+    { "keep-binaries", TIME, FIELD(keep_binaries_ms), "30d", 0, 3650 * DAY,
+      "How long a version of a binary is kept after a newer one of its name came, unless a stored job ran with it. The "
+      "newest\nversion of a name is never removed. 0s: for ever." },
+    { "disk-reserve", SIZE, FIELD(disk_reserve_bytes), "1GiB", 0, 1024 * TiB,
+      "When the disk of state-dir has less free, new jobs, contexts and binaries are refused with 507; everything else "
+      "goes\non, and needs this room. 0KiB: no reserve." },
     { "spark-conf", SPARK_CONF, FIELD(spark_conf), "spark.master=local[*]", 0, 0,
       "Spark settings of every context, \"name=value\" each: [ \"spark.driver.memory=2g\", \"spark.executor.cores=2\" "
       "].\n"

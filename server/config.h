@@ -50,6 +50,10 @@ struct stk_config {
     bool isolated;                            /* each job in a process of its own */
     int64_t max_result_bytes;                 /* 1 GiB */
     int64_t max_log_bytes;                    /* per stream of a job: 4 GiB */
+    int64_t keep_jobs_ms, keep_binaries_ms;   /* 0: for ever */
+    int64_t max_stored_jobs;                  /* this and the next two 0: no limit */
+    int64_t max_stored_results_bytes, max_stored_logs_bytes;
+    int64_t disk_reserve_bytes;
     json_t *spark_conf;       /* object of strings: defaults of every context; spark.master is "local[*]" */
     json_t *context_settings; /* object: defaults of SJS context settings */
 };

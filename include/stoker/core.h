@@ -15,6 +15,14 @@
 
 struct stk_core;
 
+/* What is kept, and for how long. 0: for ever, no limit, no reserve. */
+struct stk_retention_options {
+    int64_t keep_jobs_ms, keep_binaries_ms;
+    int64_t max_stored_jobs;
+    int64_t max_stored_results_bytes, max_stored_logs_bytes;
+    int64_t disk_reserve_bytes; /* less free than this: no new work */
+};
+
 struct stk_core_options {
     const char *state_dir; /* absolute */
     int state_dir_fd;
@@ -33,6 +41,7 @@ struct stk_core_options {
     int64_t worker_idle_timeout_ms;
     int64_t max_result_bytes;
     int64_t max_log_bytes;
+    struct stk_retention_options retention;
     uint64_t max_upload_bytes;
     struct stk_archive_limits archive;
 };

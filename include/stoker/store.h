@@ -16,6 +16,8 @@
 #include "stoker/job.h"
 #include "stoker/loop.h"
 
+#include <stdatomic.h>
+
 struct stk_store;
 
 /* On the loop. err is NULL when committed. */
@@ -77,6 +79,58 @@ int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, cons
 /* Deletes all versions of a name, unlinks bytes nobody refers to. STK_NOT_FOUND: there is none. */
 int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg,
                              struct stk_err *err);
+
+/* ---- retention: what is removed when it is old or too much (jobs/retention.c) */
+
+enum { STK_EXPIRY_ROWS = 500 };
+
+struct stk_gone {
+    char id[STK_UUID_MAX];
+    int attempts; /* of a job, whose files are named by them; -1: a context */
+};
+
+/* One step; the caller's, until done is called. */
+struct stk_expiry {
+    int64_t before_us; /* what ended before goes; 0: nothing does for its age */
+    int64_t max_jobs;  /* of the jobs, the newest so many stay; 0: all */
+    int64_t job_from, context_from; /* 0 at first, then the step before's job_next, context_next */
+    /* filled */
+    int64_t job_next, context_next;
+    bool more; /* there may be more to remove: call again */
+    size_t n_events;
+    size_t n_gone;
+    struct stk_gone gone[STK_EXPIRY_ROWS]; /* their files may be unlinked */
+};
+
+/*
+ * Removes the oldest jobs that have ended, then the oldest contexts, then the oldest events; at most STK_EXPIRY_ROWS rows, and
+ * no longer than a few milliseconds, since everybody else's commands wait for it. A job or context that has not ended stays. The
+ * newest event always stays, so that no number of an event is given twice.
+ */
+int stk_store_expire(struct stk_store *s, struct stk_expiry *expiry, stk_store_done_fn *done, void *arg,
+                     struct stk_err *err);
+
+/* The result files of these jobs are about to be removed: ended ones forget them. ids is the caller's until done is called. */
+int stk_store_results_dropped(struct stk_store *s, const char (*ids)[STK_UUID_MAX], size_t n, stk_store_done_fn *done,
+                              void *arg, struct stk_err *err);
+
+/*
+ * Deletes one version of a binary, with its bytes if nobody else refers to them. STK_CONFLICT: it is the newest of its name, or a
+ * job that has not ended runs with it. STK_NOT_FOUND.
+ */
+int stk_store_version_expired(struct stk_store *s, int64_t version, stk_store_done_fn *done, void *arg,
+                              struct stk_err *err);
+
+/*
+ * Versions that a newer one of their name has replaced before that time and that no stored job ran with. Reads all jobs when
+ * there are such versions: takes seconds, and gives up, with none, when *stop turns true. *ret is free()d by the caller.
+ */
+int stk_store_unused_versions(struct stk_store *s, int64_t replaced_before_us, const atomic_bool *stop, int64_t **ret,
+                              size_t *ret_n, struct stk_err *err);
+
+int stk_store_knows(struct stk_store *s, const char *id, struct stk_err *err); /* a job or a context: 1, 0, or -1 */
+
+size_t stk_store_backlog(struct stk_store *s); /* commands that wait for the writer. Any thread */
 
 /* ---- reads */
 

@@ -3,6 +3,7 @@
 
 #include "stoker/clock.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void release_binary(struct stk_cmd *cmd)
@@ -192,4 +193,74 @@ int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_do
         return stk_fail(err, STK_INTERNAL, "out of memory");
     }
     return stk_writer_queue_take(s, cmd, true, err);
+}
+
+/* ---- one version, by retention */
+
+/* 1: it may go, 0: refused, -1: SQLite failed or out of memory. */
+static int find_unneeded(struct stk_db *db, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_binary_row *row = &cmd->binary.copy;
+    stk_auto_stmt *get = stk_db_use(db, STK_SQL_VERSION_GET);
+    int found;
+
+    stk_db_bind_int(db, get, 1, row->version);
+    if ((found = stk_db_step(db, get)) < 0)
+        return -1;
+    if (!found) {
+        stk_fail(err, STK_NOT_FOUND, "there is no version %lld", (long long)row->version);
+        return 0;
+    }
+    stk_text_unref(row->name);
+    row->name = stk_text_new((const char *)sqlite3_column_text(get, 0), (size_t)sqlite3_column_bytes(get, 0));
+    snprintf(row->digest, sizeof row->digest, "%s", (const char *)sqlite3_column_text(get, 1));
+    if (!row->name)
+        return -1;
+
+    stk_auto_stmt *needed = stk_db_use(db, STK_SQL_VERSION_NEEDED);
+
+    stk_db_bind_int(db, needed, 1, row->version);
+    if (stk_db_step(db, needed) != 1)
+        return -1;
+    if (!sqlite3_column_int(needed, 0))
+        return 1;
+    stk_fail(err, STK_CONFLICT, "version %lld is needed", (long long)row->version);
+    return 0;
+}
+
+static enum stk_cmd_result run_version_expired(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+    sqlite3_stmt *stmt;
+
+    switch (find_unneeded(db, cmd, err)) {
+    case 1: break;
+    case 0: return STK_CMD_REFUSED;
+    default: return STK_CMD_FAILED;
+    }
+    stmt = stk_db_use(db, STK_SQL_VERSION_DELETE);
+    stk_db_bind_int(db, stmt, 1, cmd->binary.copy.version);
+    if (stk_db_run(db, stmt) < 0 || binary_event(s, cmd, "binary.expired") < 0)
+        return STK_CMD_FAILED;
+    return STK_CMD_DONE;
+}
+
+static void finish_version_expired(struct stk_store *s, struct stk_cmd *cmd, bool ok)
+{
+    if (ok)
+        stk_files_unlink(s, cmd->binary.copy.digest);
+}
+
+int stk_store_version_expired(struct stk_store *s, int64_t version, stk_store_done_fn *done, void *arg,
+                              struct stk_err *err)
+{
+    struct stk_cmd *cmd = stk_cmd_new(done, arg, 0, err);
+
+    if (!cmd)
+        return -1;
+    cmd->release = release_binary;
+    cmd->run = run_version_expired;
+    cmd->finish = finish_version_expired;
+    cmd->binary.copy.version = version;
+    return stk_writer_queue_take(s, cmd, false, err);
 }

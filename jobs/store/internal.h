@@ -8,6 +8,7 @@
  *     writer.c       the queue, the writer thread, transactions, checkpoints
  *     commands.c     the commands of store.h: copied in, carried out
  *     binaries.c     the two commands that also move files
+ *     retention.c    what removes old rows
  *     blobs.c        blobs/, unpacked/, tmp/ and the thread that empties the trash
  *     readers.c      the reads of store.h
  */
@@ -46,6 +47,19 @@ enum stk_sql {
     STK_SQL_BINARY_DELETE,
     STK_SQL_DIGEST_USED,
     STK_SQL_BINARY_EVENT_INSERT,
+    STK_SQL_JOB_NEWEST,
+    STK_SQL_JOB_TIME_AFTER,
+    STK_SQL_JOB_OLDEST,
+    STK_SQL_JOB_CONFIG_DELETE,
+    STK_SQL_JOB_DELETE,
+    STK_SQL_JOB_RESULT_DROP,
+    STK_SQL_CONTEXT_OLDEST,
+    STK_SQL_CONTEXT_DELETE,
+    STK_SQL_EVENT_OLDEST,
+    STK_SQL_EVENTS_DELETE,
+    STK_SQL_VERSION_GET,
+    STK_SQL_VERSION_NEEDED,
+    STK_SQL_VERSION_DELETE,
     /* the readers' */
     STK_SQL_JOB_GET,
     STK_SQL_JOB_BY_KEY,
@@ -59,8 +73,12 @@ enum stk_sql {
     STK_SQL_BINARY_GET,
     STK_SQL_BINARY_LIST,
     STK_SQL_PROCESS_LIST,
+    STK_SQL_VERSIONS_REPLACED,
+    STK_SQL_VERSIONS_USED,
+    STK_SQL_JOB_RANGE,
+    STK_SQL_KNOWS,
 };
-#define STK_SQL_COUNT (STK_SQL_PROCESS_LIST + 1)
+#define STK_SQL_COUNT (STK_SQL_KNOWS + 1)
 #define STK_SQL_FIRST_READ STK_SQL_JOB_GET
 
 extern const char *const stk_sql_text[STK_SQL_COUNT];
@@ -192,6 +210,11 @@ struct stk_cmd {
             char (*digests)[STK_DIGEST_MAX]; /* of the deleted versions */
             size_t n_digests;
         } binary;
+        struct stk_expiry *expiry; /* the caller's */
+        struct {
+            const char (*ids)[STK_UUID_MAX]; /* the caller's */
+            size_t n;
+        } results;
     };
     void (*release)(struct stk_cmd *cmd); /* what the union owns */
     size_t n_versions;

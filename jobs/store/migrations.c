@@ -17,7 +17,8 @@ static const char *const migrations[] = {
      * which goes well enters and leaves once. Text that may be long stands last, or in a table of its own: reading a list
      * then never walks its overflow pages, and moving a job does not copy its config.
      *
-     * seq is the order of arrival. It would be used again if the newest rows were deleted; retention takes the oldest.
+     * seq is the order of arrival. It would be used again if the newest rows were deleted; retention takes the oldest and
+     * leaves the newest event, whose number is a cursor of readers. Nobody outside the store sees the seq of a job.
      * binary_versions does lose its newest rows, and a version must never mean two things: AUTOINCREMENT.
      */
     "CREATE TABLE binaries ("

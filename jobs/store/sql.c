@@ -71,6 +71,30 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "INSERT INTO events (at_us, kind, data)"
         " VALUES (?1, ?2, json_patch('{}', json_object('name', ?3, 'version', ?4, 'digest', ?5)))", /* without NULLs */
 
+    /* Retention. seq is the order of arrival, and the oldest go first: no index is needed to find them. */
+    [STK_SQL_JOB_NEWEST] = "SELECT max(seq) FROM jobs",
+    [STK_SQL_JOB_TIME_AFTER] = "SELECT submitted_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT 1",
+    [STK_SQL_JOB_OLDEST] =
+        "SELECT seq, id, state, attempt, submitted_us, ended_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    [STK_SQL_JOB_CONFIG_DELETE] = "DELETE FROM job_configs WHERE job = ?1",
+    [STK_SQL_JOB_DELETE] = "DELETE FROM jobs WHERE seq = ?1",
+    [STK_SQL_JOB_RESULT_DROP] = "UPDATE jobs SET result_file = NULL WHERE id = ?1 AND state >= 4",
+    [STK_SQL_CONTEXT_OLDEST] =
+        "SELECT seq, id, state, started_us, ended_us FROM contexts WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    [STK_SQL_CONTEXT_DELETE] = "DELETE FROM contexts WHERE seq = ?1",
+    [STK_SQL_EVENT_OLDEST] =
+        "SELECT seq, at_us FROM events WHERE seq < (SELECT max(seq) FROM events) ORDER BY seq LIMIT ?1",
+    [STK_SQL_EVENTS_DELETE] = "DELETE FROM events WHERE seq <= ?1",
+    [STK_SQL_VERSION_GET] =
+        "SELECT b.name, v.digest FROM binary_versions v JOIN binaries b ON b.id = v.binary WHERE v.version = ?1",
+    [STK_SQL_VERSION_NEEDED] =
+        "SELECT NOT EXISTS (SELECT 1 FROM binary_versions v JOIN binary_versions newer"
+        "   ON newer.binary = v.binary AND newer.uploaded_us > v.uploaded_us WHERE v.version = ?1)"
+        " OR EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_live,"
+        "   json_each(CASE WHEN json_valid(jobs.binaries) THEN jobs.binaries END) AS each"
+        "   WHERE jobs.state < 4 AND json_extract(each.value, '$.version') = ?1)",
+    [STK_SQL_VERSION_DELETE] = "DELETE FROM binary_versions WHERE version = ?1",
+
     [STK_SQL_JOB_GET] = "SELECT " JOB_COLUMNS ", result, receipt FROM jobs WHERE id = ?1",
     [STK_SQL_JOB_BY_KEY] =
         "SELECT " JOB_COLUMNS ", result, receipt, idempotency_key, fingerprint FROM jobs WHERE idempotency_key = ?1",
@@ -102,4 +126,15 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
 
     [STK_SQL_PROCESS_LIST] =
         "SELECT context_id, role, process, pid, start_time, boot_id FROM processes ORDER BY context_id, process",
+
+    [STK_SQL_VERSIONS_REPLACED] =
+        "SELECT v.version FROM binary_versions v WHERE (SELECT min(newer.uploaded_us) FROM binary_versions newer"
+        " WHERE newer.binary = v.binary AND newer.uploaded_us > v.uploaded_us) < ?1 ORDER BY v.version",
+    /* ?1 to ?2: a range of seq. Many jobs have the same text, so it is taken apart once. */
+    [STK_SQL_VERSIONS_USED] =
+        "SELECT DISTINCT json_extract(each.value, '$.version') FROM"
+        " (SELECT DISTINCT binaries FROM jobs WHERE seq BETWEEN ?1 AND ?2 AND json_valid(binaries)) AS some,"
+        " json_each(some.binaries) AS each",
+    [STK_SQL_JOB_RANGE] = "SELECT (SELECT min(seq) FROM jobs), (SELECT max(seq) FROM jobs)",
+    [STK_SQL_KNOWS] = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1) OR EXISTS (SELECT 1 FROM contexts WHERE id = ?1)",
 };

@@ -61,6 +61,16 @@ int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_wor
     return 0;
 }
 
+size_t stk_store_backlog(struct stk_store *s)
+{
+    size_t n;
+
+    pthread_mutex_lock(&s->queue_lock);
+    n = s->queued;
+    pthread_mutex_unlock(&s->queue_lock);
+    return n;
+}
+
 void stk_store_flush(struct stk_store *s)
 {
     pthread_mutex_lock(&s->queue_lock);

@@ -1492,6 +1492,260 @@ static void damage_ends_the_process(void **state)
     wait_for_child(pid, 70);
 }
 
+/* ---- retention */
+
+/* One step of an expiry, waited for. */
+static void expire(struct fixture *f, struct stk_expiry *e)
+{
+    struct answer a = { 0 };
+
+    assert_int_equal(0, stk_store_expire(f->store, e, on_done, &a, NULL));
+    expect_done(f, &a);
+}
+
+/* Steps until there is nothing more to remove; how many jobs and contexts went. */
+static size_t expire_all(struct fixture *f, int64_t before_us, int64_t max_jobs)
+{
+    struct stk_expiry e = { .before_us = before_us, .max_jobs = max_jobs };
+    size_t n = 0;
+
+    do {
+        expire(f, &e);
+        n += e.n_gone;
+        assert_true(e.n_gone + e.n_events <= STK_EXPIRY_ROWS);
+        assert_true(!e.more || e.n_gone || e.n_events || e.job_next > e.job_from || e.context_next > e.context_from);
+        e.job_from = e.job_next;
+        e.context_from = e.context_next;
+    } while (e.more);
+    return n;
+}
+
+static struct stk_job_row ended_job(struct fixture *f)
+{
+    struct stk_job_row row = new_job();
+
+    submit(f, &row);
+    row.attempt = 2;
+    move(f, &row, STK_JOB_STARTING);
+    move(f, &row, STK_JOB_FINISHED);
+    return row;
+}
+
+static void old_jobs_go(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row old = ended_job(f), live = new_job(), slow, young;
+    struct stk_expiry e = { .before_us = 2000000 };
+    int64_t newest;
+
+    submit(f, &live);
+    slow = ended_job(f);
+    sql(f, "UPDATE jobs SET submitted_us = 1000000, ended_us = 1500000 WHERE seq <= 2;"
+           "UPDATE jobs SET submitted_us = 1000000 WHERE seq = 3;" /* came long ago, ended now */
+           "UPDATE events SET at_us = 1000000 WHERE seq <= 4;");
+    young = ended_job(f);
+    newest = sql_number(f, "SELECT max(seq) FROM events");
+    expire(f, &e);
+    assert_false(e.more);
+    assert_int_equal(1, e.n_gone);
+    assert_string_equal(old.id, e.gone[0].id);
+    assert_int_equal(2, e.gone[0].attempts);
+    assert_int_equal(4, e.n_events);
+    assert_int_equal(3, sql_number(f, "SELECT count(*) FROM jobs"));
+    assert_int_equal(3, sql_number(f, "SELECT count(*) FROM job_configs"));
+    assert_int_equal(5, sql_number(f, "SELECT min(seq) FROM events"));
+    assert_int_equal(newest, sql_number(f, "SELECT max(seq) FROM events"));
+    assert_int_equal(0, stk_store_knows(f->store, old.id, NULL));
+    assert_int_equal(1, stk_store_knows(f->store, live.id, NULL));
+    assert_int_equal(1, stk_store_knows(f->store, slow.id, NULL));
+
+    assert_int_equal(0, expire_all(f, 0, 0)); /* without limits nothing goes */
+    assert_int_equal(3, sql_number(f, "SELECT count(*) FROM jobs"));
+    stk_job_row_done(&old);
+    stk_job_row_done(&live);
+    stk_job_row_done(&slow);
+    stk_job_row_done(&young);
+}
+
+/* More than a step takes, with live ones among them, and with rows that stay in front of those that go. */
+static void many_old_jobs_go_in_steps(void **state)
+{
+    struct fixture *f = *state;
+
+    sql(f, "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2500)"
+           "INSERT INTO jobs (id, state, attempt, submitted_us, ended_us)"
+           " SELECT printf('job-%d', i), CASE WHEN i % 100 = 0 THEN 2 ELSE 4 END, 1, i,"
+           "   CASE WHEN i <= 700 THEN 9000000 ELSE i END FROM n;"
+           "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2500)"
+           "INSERT INTO events (at_us, kind) SELECT i, 'job.moved' FROM n;");
+    assert_int_equal(1800 - 18, expire_all(f, 5000000, 0));
+    assert_int_equal(700 + 18, sql_number(f, "SELECT count(*) FROM jobs"));
+    assert_int_equal(25, sql_number(f, "SELECT count(*) FROM jobs WHERE state = 2"));
+    assert_int_equal(1, sql_number(f, "SELECT count(*) FROM events"));
+    assert_int_equal(2500, sql_number(f, "SELECT max(seq) FROM events"));
+}
+
+/* The newest stay, and their events. */
+static void too_many_jobs_go(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row rows[6];
+
+    for (size_t i = 0; i < 6; i++)
+        rows[i] = ended_job(f);
+    sql(f, "UPDATE jobs SET submitted_us = seq * 1000000; UPDATE events SET at_us = (seq + 2) / 3 * 1000000");
+    assert_int_equal(0, expire_all(f, 0, 6));
+    assert_int_equal(4, expire_all(f, 0, 2));
+    assert_int_equal(2, sql_number(f, "SELECT count(*) FROM jobs"));
+    assert_int_equal(1, stk_store_knows(f->store, rows[4].id, NULL));
+    assert_int_equal(1, stk_store_knows(f->store, rows[5].id, NULL));
+    assert_int_equal(6, sql_number(f, "SELECT count(*) FROM events"));
+    for (size_t i = 0; i < 6; i++)
+        stk_job_row_done(&rows[i]);
+}
+
+/* The number of an event is a place in a stream that readers come back to. */
+static void numbers_of_events_are_not_used_again(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row row = ended_job(f), next;
+    int64_t newest = sql_number(f, "SELECT max(seq) FROM events");
+
+    assert_int_equal(1, expire_all(f, INT64_MAX, 0));
+    assert_int_equal(0, sql_number(f, "SELECT count(*) FROM jobs"));
+    assert_int_equal(newest, sql_number(f, "SELECT min(seq) FROM events"));
+    next = ended_job(f);
+    assert_int_equal(newest + 3, sql_number(f, "SELECT max(seq) FROM events"));
+    stk_job_row_done(&row);
+    stk_job_row_done(&next);
+}
+
+static void old_contexts_go(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_expiry e = { .before_us = 2000000 };
+
+    sql(f, "INSERT INTO contexts (id, name, state, max_jobs, started_us, ended_us) VALUES"
+           " ('ended', 'a', 3, 1, 1, 2), ('live', 'b', 1, 1, 1, NULL), ('slow', 'c', 4, 1, 1, 3000000),"
+           " ('lost', 'd', 5, 1, 2, 3), ('young', 'e', 3, 1, 3000000, 4000000)");
+    expire(f, &e);
+    assert_false(e.more);
+    assert_int_equal(2, e.n_gone);
+    assert_string_equal("ended", e.gone[0].id);
+    assert_int_equal(-1, e.gone[0].attempts);
+    assert_string_equal("lost", e.gone[1].id);
+    assert_int_equal(3, sql_number(f, "SELECT count(*) FROM contexts WHERE id IN ('live', 'slow', 'young')"));
+}
+
+static void dropped_results_are_forgotten_by_ended_jobs(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row ended = new_job(), live = new_job(), got;
+    char ids[3][STK_UUID_MAX] = { "", "", "nobody" };
+    struct answer a = { 0 };
+
+    memcpy(ids[0], ended.id, sizeof ids[0]);
+    memcpy(ids[1], live.id, sizeof ids[1]);
+    submit(f, &live);
+    submit(f, &ended);
+    live.result_file = text("live.json");
+    ended.result_file = text("ended.json");
+    ended.result_bytes = 100000;
+    move(f, &live, STK_JOB_STARTING);
+    move(f, &ended, STK_JOB_FINISHED);
+    assert_int_equal(0, stk_store_results_dropped(f->store, (const char(*)[STK_UUID_MAX])ids, 3, on_done, &a, NULL));
+    expect_done(f, &a);
+    assert_int_equal(0, stk_store_job_get(f->store, ended.id, &got, NULL));
+    assert_null(got.result_file);
+    assert_int_equal(100000, got.result_bytes);
+    stk_job_row_done(&got);
+    assert_int_equal(0, stk_store_job_get(f->store, live.id, &got, NULL));
+    assert_text("live.json", got.result_file);
+    stk_job_row_done(&got);
+    stk_job_row_done(&ended);
+    stk_job_row_done(&live);
+}
+
+static enum stk_code expire_version(struct fixture *f, int64_t version)
+{
+    struct answer a = { 0 };
+
+    assert_int_equal(0, stk_store_version_expired(f->store, version, on_done, &a, NULL));
+    wait_for(f, &a);
+    return a.code;
+}
+
+static void replaced_versions_go(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_binary_row first = add_binary(f, "app", digest_a), second = add_binary(f, "app", digest_b),
+                          third = add_binary(f, "app", digest_b), alone = add_binary(f, "alone", digest_b);
+    struct stk_job_row job = new_job();
+    atomic_bool stop = false;
+    int64_t *versions;
+    size_t n;
+
+    assert_int_equal(0, stk_store_unused_versions(f->store, INT64_MAX, &stop, &versions, &n, NULL));
+    assert_int_equal(2, n);
+    assert_int_equal(first.version, versions[0]);
+    assert_int_equal(second.version, versions[1]);
+    free(versions);
+    /* by the time of the version that replaced it */
+    assert_int_equal(0, stk_store_unused_versions(f->store, third.uploaded_us, &stop, &versions, &n, NULL));
+    assert_int_equal(1, n);
+    free(versions);
+
+    stk_text_unref(job.binaries);
+    job.binaries = text("[{\"name\": \"app\", \"version\": 1}, {\"name\": \"alone\", \"version\": 4}]");
+    submit(f, &job);
+    assert_int_equal(0, stk_store_unused_versions(f->store, INT64_MAX, &stop, &versions, &n, NULL));
+    assert_int_equal(1, n);
+    assert_int_equal(second.version, versions[0]);
+    free(versions);
+    stop = true;
+    assert_int_equal(0, stk_store_unused_versions(f->store, INT64_MAX, &stop, &versions, &n, NULL));
+    assert_int_equal(0, n);
+    free(versions);
+
+    assert_int_equal(STK_CONFLICT, expire_version(f, first.version)); /* a live job runs with it */
+    assert_int_equal(STK_CONFLICT, expire_version(f, third.version)); /* the newest */
+    assert_int_equal(STK_CONFLICT, expire_version(f, alone.version));
+    assert_int_equal(STK_OK, expire_version(f, second.version));
+    assert_int_equal(STK_NOT_FOUND, expire_version(f, second.version));
+    assert_true(exists(f, "blobs", digest_b)); /* the third has the same bytes */
+    move(f, &job, STK_JOB_FINISHED);
+    assert_int_equal(STK_OK, expire_version(f, first.version));
+    assert_false(exists(f, "blobs", digest_a));
+    assert_false(exists(f, "unpacked", digest_a));
+    assert_int_equal(1, sql_number(f, "SELECT count(*) FROM events WHERE kind = 'binary.expired'"
+                                      " AND data ->> 'version' = 1 AND data ->> 'name' = 'app'"));
+    assert_int_equal(2, sql_number(f, "SELECT count(*) FROM binary_versions"));
+    stk_job_row_done(&job);
+}
+
+/* An expiry shares its transaction; when that fails it is carried out again, and must count once. */
+static void expiry_in_a_failed_transaction_counts_once(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row old = ended_job(f), twin = new_job();
+    struct stk_expiry e = { .before_us = INT64_MAX };
+    struct answer a = { 0 }, b = { 0 };
+
+    submit(f, &twin);
+    hold_writer(f);
+    assert_int_equal(0, stk_store_expire(f->store, &e, on_done, &a, NULL));
+    assert_int_equal(0, stk_store_job_submitted(f->store, &twin, NULL, 0, on_done, &b, NULL));
+    assert_true(stk_store_backlog(f->store) <= 2);
+    let_writer_go(f);
+    wait_for(f, &b);
+    expect_done(f, &a);
+    assert_int_equal(STK_INTERNAL, b.code);
+    assert_int_equal(1, e.n_gone);
+    assert_string_equal(old.id, e.gone[0].id);
+    stk_job_row_done(&old);
+    stk_job_row_done(&twin);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1524,6 +1778,14 @@ int main(void)
         TEST(damaged_blob_is_replaced_by_an_upload),
         TEST(failed_upload_leaves_nothing),
         TEST(submit_with_a_deleted_version_is_refused),
+        TEST(old_jobs_go),
+        TEST(many_old_jobs_go_in_steps),
+        TEST(too_many_jobs_go),
+        TEST(numbers_of_events_are_not_used_again),
+        TEST(old_contexts_go),
+        TEST(dropped_results_are_forgotten_by_ended_jobs),
+        TEST(replaced_versions_go),
+        TEST(expiry_in_a_failed_transaction_counts_once),
         TEST(open_sweeps_what_a_crash_left),
         TEST(readers_see_committed_rows_only),
         TEST_CLOSED(kill_minus_nine_loses_nothing_acknowledged),

@@ -20,7 +20,8 @@ static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, co
                                    stk_text_len(row->result));
         return;
     }
-    if (!row->result_file) {
+    if (!row->result_file) { /* retention has removed it */
+        json_object_set_new(object_take, "resultRemoved", json_true());
         stk_reply_json_take(reply, 200, object_take);
         return;
     }
