@@ -547,8 +547,6 @@ int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, ui
         return stk_fail(err, STK_NOT_FOUND, "the job has no result file");
     snprintf(path, sizeof path, "results/%s", stk_text_data(row->result_file));
     fd = openat(core->o.state_dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0 && errno == ENOENT) /* retention was faster than this read of the row */
-        return stk_fail(err, STK_NOT_FOUND, "the job's result is not stored any more");
     if (fd < 0 || fstat(fd, &st) < 0)
         return stk_fail_sys(err, errno, "%s", path);
     if (!S_ISREG(st.st_mode) || st.st_size == 0)

@@ -11,6 +11,7 @@
 enum {
     BUDGET_MS = 3,        /* of one step: what a submit may wait for it */
     CHECK_CLOCK_EACH = 8, /* rows */
+    EVENTS = 512,         /* they lie side by side: this many are ten pages */
 };
 
 /* A row that is to go. */
@@ -147,8 +148,8 @@ static int delete_context(struct stk_db *db, int64_t seq)
 
 /* ---- events */
 
-/* Those before the time, from the oldest on. *ret_more: the room was too small to see where they end. */
-static int delete_events(struct stk_db *db, int64_t before_us, size_t room, size_t *ret_n, bool *ret_more)
+/* Those before the time, from the oldest on. *ret_more: there may be more of them. */
+static int delete_events(struct stk_db *db, int64_t before_us, size_t *ret_n, bool *ret_more)
 {
     enum { SEQ, AT };
     sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_EVENT_OLDEST);
@@ -156,7 +157,7 @@ static int delete_events(struct stk_db *db, int64_t before_us, size_t room, size
     size_t n = 0;
     int rc;
 
-    stk_db_bind_int(db, stmt, 1, (int64_t)room);
+    stk_db_bind_int(db, stmt, 1, EVENTS);
     while ((rc = stk_db_step(db, stmt)) == 1 && sqlite3_column_int64(stmt, AT) < before_us) {
         last = sqlite3_column_int64(stmt, SEQ);
         n++;
@@ -165,7 +166,7 @@ static int delete_events(struct stk_db *db, int64_t before_us, size_t room, size
     if (rc < 0 || (n && delete_by_number(db, STK_SQL_EVENTS_DELETE, last) < 0))
         return -1;
     *ret_n = n;
-    *ret_more = n == room;
+    *ret_more = n == EVENTS;
     return 0;
 }
 
@@ -212,8 +213,7 @@ static enum stk_cmd_result run_expire(struct stk_store *s, struct stk_cmd *cmd, 
         if (find_contexts(db, e->context_from, before_us, room, &found) < 0 ||
             (all = delete_found(db, &found, delete_context, deadline_ms, e, &next_context)) < 0)
             return STK_CMD_FAILED;
-        room = STK_EXPIRY_ROWS - e->n_gone;
-        if (all && room > 0 && delete_events(db, before_us, room, &e->n_events, &e->more) < 0)
+        if (all && delete_events(db, before_us, &e->n_events, &e->more) < 0)
             return STK_CMD_FAILED;
     }
     e->job_next = next_job;

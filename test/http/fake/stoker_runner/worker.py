@@ -137,8 +137,8 @@ class Worker:
             "attempt": attempt,
             "started": self.started,
             "ended": time.time(),
-            "stdout_bytes": 0,
-            "stderr_bytes": 0,
+            "stdout_bytes": os.fstat(1).st_size,
+            "stderr_bytes": os.fstat(2).st_size,
             **body,
         }
         self.retiring = self.retiring or "retire" in body
