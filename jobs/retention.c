@@ -232,9 +232,8 @@ static void find_versions(void *arg)
     struct retention *r = arg;
     int64_t from_ms = stk_mono_ms();
 
-    r->failed = stk_store_unused_versions(r->core->store,
-                                          stk_wall_us() - r->core->o.retention.keep_binaries_ms * 1000, &r->stopped,
-                                          &r->versions, &r->n_found, &r->err) < 0;
+    r->failed = stk_store_unused_versions(r->core->store, stk_wall_us() - r->core->o.retention.keep_binaries_ms * 1000,
+                                          &r->stopped, &r->versions, &r->n_found, &r->err) < 0;
     r->took_ms = stk_mono_ms() - from_ms;
 }
 

@@ -95,8 +95,8 @@ struct stk_gone {
 
 /* One step; the caller's, until done is called. */
 struct stk_expiry {
-    int64_t before_us; /* what ended before goes; 0: nothing does for its age */
-    int64_t max_jobs;  /* of the jobs, the newest so many stay; 0: all */
+    int64_t before_us;              /* what ended before goes; 0: nothing does for its age */
+    int64_t max_jobs;               /* of the jobs, the newest so many stay; 0: all */
     int64_t job_from, context_from; /* 0 at first, then the step before's job_next, context_next */
     /* filled */
     int64_t job_next, context_next;

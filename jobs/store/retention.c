@@ -179,7 +179,7 @@ static int delete_found(struct stk_db *db, const struct found *found, int (*dele
     for (size_t i = 0; i < found->n; i++) {
         if (i % CHECK_CLOCK_EACH == CHECK_CLOCK_EACH - 1 && stk_mono_ms() > deadline_ms)
             return 0;
-        if (delete(db, found->rows[i].seq) < 0)
+        if (delete (db, found->rows[i].seq) < 0)
             return -1;
         e->gone[e->n_gone++] = found->rows[i].gone;
         *next = found->rows[i].seq;

@@ -136,5 +136,6 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         " (SELECT DISTINCT binaries FROM jobs WHERE seq BETWEEN ?1 AND ?2 AND json_valid(binaries)) AS some,"
         " json_each(some.binaries) AS each",
     [STK_SQL_JOB_RANGE] = "SELECT (SELECT min(seq) FROM jobs), (SELECT max(seq) FROM jobs)",
-    [STK_SQL_KNOWS] = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1) OR EXISTS (SELECT 1 FROM contexts WHERE id = ?1)",
+    [STK_SQL_KNOWS] =
+        "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1) OR EXISTS (SELECT 1 FROM contexts WHERE id = ?1)",
 };

@@ -191,11 +191,7 @@ static void conf_and_readme_name_every_key(void **state)
     printed = print(&defaults);
     loaded = print(&from_conf);
     assert_string_equal(printed, loaded);
-<<<<<<< HEAD
-    assert_int_equal(34, each_key(printed, in_conf, conf));
-=======
-    assert_int_equal(39, each_key(printed, in_conf, conf));
->>>>>>> d99175b (Retention: ages and limits of jobs, results, logs, events and versions; a reserve of the disk that refuses new work)
+    assert_int_equal(40, each_key(printed, in_conf, conf));
     each_key(printed, in_readme, readme);
     stk_config_done(&defaults);
     stk_config_done(&from_conf);
