@@ -601,9 +601,10 @@ class Soak:
         self.end_contexts()
         bare_end = self.snapshot()
 
-        settlement = accounts.settle(self.orders, jobs, deeds, self.chaos)
         contexts = [(i, name, CONTEXT_STATES[state], error)
                     for i, name, state, error in self.rows("SELECT id, name, state, error FROM contexts")]
+        accounts.excuse(contexts, self.chaos)
+        settlement = accounts.settle(self.orders, jobs, deeds, self.chaos)
         accounts.settle_contexts(settlement, contexts, self.chaos)
         for job, text in settlement.faults:
             self.fault(job, text)

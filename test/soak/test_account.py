@@ -1,7 +1,7 @@
 """The account sees what it is there to see: each fault is made up here once, and so is each thing that is none."""
 import pytest
 
-from account import Chaos, Deeds, Order, read, settle, settle_contexts
+from account import Chaos, Deeds, Order, excuse, read, settle, settle_contexts
 
 JOB, CONTEXT = "job-1", "context-1"
 
@@ -113,6 +113,13 @@ def test_contexts(state, error, chaos, faulty):
     settled = settle([], {}, {}, Chaos())
     settle_contexts(settled, [("c", "name", state, error)], chaos)
     assert bool(settled.faults) == faulty
+
+
+def test_workers_that_were_killed_before_they_were_attached():
+    chaos = Chaos(workers_hit={"a", "b"})
+    end = "workers of the context end before they are attached"
+    excuse([("a", "name", "FAILED", end), ("b", "name", "FAILED", "why"), ("c", "name", "FAILED", end)], chaos)
+    assert chaos.hit == {"a"}
 
 
 def test_account_file(tmp_path):
