@@ -22,7 +22,8 @@ void cancel_kill(struct job *job)
         return;
     if (!job->killed)
         receipt_step(job, "worker killed", NULL);
-    job->killed = true; /* said again when the zygote dials, should it be away now */
+    job->killed = true;         /* said again when the zygote dials, should it be away now */
+    worker_retire(job->worker); /* the job's end may cross the kill, which must not hit the next job */
     if (ctx->zygote.conn)
         stk_conn_send_take(ctx->zygote.conn,
                            json_pack("{s:s, s:s}", "type", "kill", "process", job->worker->p.id.process));

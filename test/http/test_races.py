@@ -248,3 +248,27 @@ def test_sigterm_while_a_job_is_being_submitted(server, app, ready):
         return
     known = {row[0] for row in server.rows("SELECT id FROM jobs")}
     assert (answer.status == 202) == (answer.json.get("jobId") in known)
+
+
+def test_a_late_kill_does_not_hit_the_next_job(server, app, ready, flags):
+    """A job ends while the kill of its worker is on its way to the zygote: nothing else is run in that worker."""
+    stubborn = {"touch": flags.path("on"), "do": "stubborn", "until": flags.path("end")}
+    job = server.start_job("c", app, stubborn)
+    flags.wait("on")
+    process, zygote = server.job_row(job)[2], server.pid("c", "z")
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        killed = server.background("DELETE", "/jobs/" + job)
+        server.wait_log("interrupt had no effect, killing the worker.*job=" + job)
+        flags.up("end")
+        assert killed().status == 404  # it has finished
+        go = {"append": flags.path("log"), "wait": flags.path("go"), "result": 3}
+        after = [server.start_job("c", app, go) for _ in range(2)]
+        settle()
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    wait_for(lambda: server.pid("c", process) is None, "end of the worker")
+    flags.up("go")
+    for each in after:
+        assert server.wait_job(each, "FINISHED")["result"] == 3
+    assert sorted(flags.lines("log")) == sorted(each + " 1" for each in after)

@@ -45,7 +45,7 @@ class Deeds:
 class Chaos:
     """What was done to processes and contexts."""
     pids: set = dataclasses.field(default_factory=set)          # of workers that were killed
-    hit: set = dataclasses.field(default_factory=set)           # ids of contexts of which a zygote, keeper or JVM was killed
+    hit: set = dataclasses.field(default_factory=set)           # ids of contexts whose zygote, keeper or JVM was killed
     workers_hit: set = dataclasses.field(default_factory=set)   # ids of contexts of which a worker was killed
     deleted: set = dataclasses.field(default_factory=set)       # ids of contexts that a client deleted
     sigterms: int = 0                                           # to the server
@@ -79,8 +79,8 @@ class Settlement:
 
 
 def settle(orders, jobs, deeds, chaos):
-    """orders: list of Order. jobs: {id: object of GET /v1/jobs/<id>, with "result" when it has finished and "ended", its
-    end as seconds}. deeds: {id: Deeds}. Returns a Settlement."""
+    """orders: list of Order. jobs: {id: object of GET /v1/jobs/<id>, with "result" when it has finished and "started"
+    and "ended" in seconds}. deeds: {id: Deeds}. Returns a Settlement."""
     s = Settlement()
     by_job = {}
     for order in orders:
@@ -132,9 +132,9 @@ def judge(s, order, row, deed, chaos):
         s.counts["taken by a second attempt"] += 1
     check = {"FINISHED": finished, "KILLED": killed, "TIMED_OUT": timed_out, "LOST": lost}.get(state, failed)
     check(s, order, row, deed, chaos, code)
-    if state in ("KILLED", "TIMED_OUT") and row["context_id"] not in chaos.hit and deed.last > row["ended"] + LATE_SECONDS:
-        s.fault(job, "%s (%s): user code still ran %.3f s after its recorded end", state, order.kind,
-                deed.last - row["ended"])
+    late = deed.last - row["ended"]
+    if state in ("KILLED", "TIMED_OUT") and row["context_id"] not in chaos.hit and late > LATE_SECONDS:
+        s.fault(job, "%s (%s): user code still ran %.3f s after its recorded end", state, order.kind, late)
 
 
 def finished(s, order, row, deed, chaos, code):
@@ -230,6 +230,13 @@ def cause_of_context(row, chaos, code):
 def cause_of_spark(row, chaos):
     """Whether Spark may have been ended under the job before the server knew that its context ends."""
     return row["context_id"] in chaos.hit | chaos.deleted or chaos.sigterms > 0
+
+
+def excuse(contexts, chaos):
+    """A context whose workers were killed before they were attached, one after the other, gives up: no fault."""
+    for context, _, state, error in contexts:
+        if state in ("FAILED", "LOST") and context in chaos.workers_hit and "before they are attached" in (error or ""):
+            chaos.hit.add(context)
 
 
 def settle_contexts(s, contexts, chaos):

@@ -5,7 +5,7 @@ Kind = collections.namedtuple("Kind", "name cls weight natural endless make")
 
 
 def kind(name, weight, natural="FINISHED", make=lambda rng: ({}, None), endless=False, cls=None):
-    """make(random): (config, expected value; None for any). endless: it has to be ended, by its clock if by nobody else."""
+    """make(random): (config, expected value; None for any). endless: something has to end it."""
     return Kind(name, cls or name.capitalize(), weight, natural, endless, make)
 
 

@@ -1,7 +1,7 @@
 """The account sees what it is there to see: each fault is made up here once, and so is each thing that is none."""
 import pytest
 
-from account import Chaos, Deeds, Order, read, settle, settle_contexts
+from account import Chaos, Deeds, Order, excuse, read, settle, settle_contexts
 
 JOB, CONTEXT = "job-1", "context-1"
 
@@ -97,7 +97,8 @@ def test_two_orders_with_one_id():
 
 
 def test_counts():
-    orders = [order(), order(token="u", job="job-2"), order(token="v", job=None, refused="503"), order(token="w", job=None)]
+    orders = [order(), order(token="u", job="job-2"), order(token="v", job=None, refused="503"),
+              order(token="w", job=None)]
     jobs = {JOB: row(), "job-2": row("ERROR", "SIGNALLED", id="job-2")}
     counts = settle(orders, jobs, {JOB: once(), "job-2": Deeds(["u"], 0, 1.0)}, Chaos(pids={7})).counts
     assert (counts["accepted"], counts["refused"], counts["unknown"]) == (2, 1, 1)
@@ -107,12 +108,20 @@ def test_counts():
 
 @pytest.mark.parametrize("state, error, chaos, faulty", [
     ("STOPPED", None, Chaos(), False), ("RUNNING", None, Chaos(), False), ("LOST", "why", Chaos(hit={"c"}), False),
-    ("LOST", "why", Chaos(workers_hit={"c"}), True), ("FAILED", "why", Chaos(), True), ("LOST", None, Chaos(hit={"c"}), True),
+    ("LOST", "why", Chaos(workers_hit={"c"}), True), ("FAILED", "why", Chaos(), True),
+    ("LOST", None, Chaos(hit={"c"}), True),
 ])
 def test_contexts(state, error, chaos, faulty):
     settled = settle([], {}, {}, Chaos())
     settle_contexts(settled, [("c", "name", state, error)], chaos)
     assert bool(settled.faults) == faulty
+
+
+def test_workers_that_were_killed_before_they_were_attached():
+    chaos = Chaos(workers_hit={"a", "b"})
+    end = "workers of the context end before they are attached"
+    excuse([("a", "name", "FAILED", end), ("b", "name", "FAILED", "why"), ("c", "name", "FAILED", end)], chaos)
+    assert chaos.hit == {"a"}
 
 
 def test_account_file(tmp_path):

@@ -151,6 +151,16 @@ def do_hang(worker, run, wish):
             pass
 
 
+def do_stubborn(worker, run, wish):
+    """Ignores every interrupt, and returns when the file "until" is there."""
+    while not os.path.exists(wish["until"]):
+        try:
+            yield
+        except KeyboardInterrupt:
+            pass
+    return finished("in spite of all")
+
+
 def do_finish_when_interrupted(worker, run, wish):
     """Its end crosses the interrupt: it returns a result all the same."""
     while True:
