@@ -313,8 +313,8 @@ int stk_process_identify(pid_t pid, struct stk_process_id *ret, struct stk_err *
     return 0;
 }
 
-struct stk_watch *stk_watch_new(struct stk_loop *loop, const struct stk_process_id *id, void (*fn)(void *arg), void *arg,
-                                struct stk_err *err)
+struct stk_watch *stk_watch_new(struct stk_loop *loop, const struct stk_process_id *id, void (*fn)(void *arg),
+                                void *arg, struct stk_err *err)
 {
     struct proc *p = proc_of_pid(id->pid);
 
@@ -352,7 +352,8 @@ void stk_watch_free(struct stk_watch *w)
     free(w);
 }
 
-int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret, struct stk_err *err)
+int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret,
+                     struct stk_err *err)
 {
     const char *id = strrchr(spawn->cwd, '/') + 1;
     struct proc *p = no_fork ? NULL : proc_new(id, "z", ROLE_ZYGOTE);
@@ -561,15 +562,15 @@ int stk_store_job_moved(struct stk_store *s, const struct stk_job_row *row, stk_
         if (strcmp(jobs[i].id, row->id) != 0)
             continue;
         /* the same final row may be written again when the disk was full */
-        FUZZ_CHECK(!stk_job_is_final(jobs[i].state) || jobs[i].state == row->state, "job %s ends as %s and as %s", row->id,
-                   stk_job_state_name(jobs[i].state), stk_job_state_name(row->state));
+        FUZZ_CHECK(!stk_job_is_final(jobs[i].state) || jobs[i].state == row->state, "job %s ends as %s and as %s",
+                   row->id, stk_job_state_name(jobs[i].state), stk_job_state_name(row->state));
         jobs[i].state = row->state;
     }
     return queue_command(done, arg);
 }
 
-int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,
-                              struct stk_err *err)
+int stk_store_context_created(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done,
+                              void *arg, struct stk_err *err)
 {
     (void)s;
     (void)row;
@@ -651,13 +652,13 @@ int stk_store_context_get(struct stk_store *s, const char *name, struct stk_cont
     return none(err);
 }
 
-#define NO_ROWS(function, type, ...)                                                            \
+#define NO_ROWS(function, type, ...)                                                                 \
     int function(struct stk_store *s, ##__VA_ARGS__, type **ret, size_t *ret_n, struct stk_err *err) \
-    {                                                                                           \
-        (void)s;                                                                                \
-        (void)ret;                                                                              \
-        (void)ret_n;                                                                            \
-        return none(err);                                                                       \
+    {                                                                                                \
+        (void)s;                                                                                     \
+        (void)ret;                                                                                   \
+        (void)ret_n;                                                                                 \
+        return none(err);                                                                            \
     }
 NO_ROWS(stk_store_job_list, struct stk_job_row, const struct stk_job_filter *filter __attribute__((unused)))
 NO_ROWS(stk_store_context_list, struct stk_context_row)
@@ -666,8 +667,8 @@ NO_ROWS(stk_store_live_contexts, struct stk_context_row)
 NO_ROWS(stk_store_live_jobs, struct stk_job_row)
 NO_ROWS(stk_store_live_processes, struct stk_process_row)
 
-int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp, const char *unpacked_tmp,
-                           stk_store_done_fn *done, void *arg, struct stk_err *err)
+int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, const char *blob_tmp,
+                           const char *unpacked_tmp, stk_store_done_fn *done, void *arg, struct stk_err *err)
 {
     (void)s;
     (void)row;
@@ -678,7 +679,8 @@ int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, cons
     return none(err);
 }
 
-int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg, struct stk_err *err)
+int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg,
+                             struct stk_err *err)
 {
     (void)s;
     (void)name;
@@ -816,8 +818,8 @@ static void add_children(json_t *hello, const struct proc *z)
         const struct proc *p = &procs[i];
 
         if (is_child(p, z) && p->alive)
-            json_array_append_new(children, json_pack("{s:s, s:s, s:i, s:i}", "process", p->name, "role", "worker", "pid",
-                                                      (int)p->pid, "start_time", (int)p->pid));
+            json_array_append_new(children, json_pack("{s:s, s:s, s:i, s:i}", "process", p->name, "role", "worker",
+                                                      "pid", (int)p->pid, "start_time", (int)p->pid));
         else if (is_child(p, z) && !p->reported)
             json_array_append_new(exits, exit_of(p));
     }
@@ -830,7 +832,7 @@ static const char *const words[] = { "k", "z", "w-00000000", "", "ready", "retir
 /* Some part of it is something else. */
 static void garble(json_t *msg)
 {
-    static const char *const keys[] = { "process", "worker", "job",    "attempt", "pid",     "state",   "set",
+    static const char *const keys[] = { "process", "worker", "job",    "attempt", "pid",      "state",   "set",
                                         "exits",   "error",  "result", "outcome", "children", "started", "role" };
     const char *key = keys[pick(STK_LEN(keys))];
     struct proc *p;
@@ -858,8 +860,10 @@ static void dial(void)
         return;
     hang_up(p);
     hello = json_pack("{s:s, s:s, s:s, s:i}", "role",
-                      p->role == ROLE_ZYGOTE ? "zygote" : p->role == ROLE_KEEPER ? "keeper" : "worker", "context",
-                      p->context, "process", p->name, "pid", (int)p->pid);
+                      p->role == ROLE_ZYGOTE   ? "zygote"
+                      : p->role == ROLE_KEEPER ? "keeper"
+                                               : "worker",
+                      "context", p->context, "process", p->name, "pid", (int)p->pid);
     if (p->role == ROLE_ZYGOTE)
         add_children(hello, p);
     if (p->role == ROLE_KEEPER) {
@@ -961,8 +965,8 @@ static void keeper_speaks(struct proc *p)
         struct job *job = job_find(core, a_job_id());
 
         if (job && job->row.state == STK_JOB_CANCELLING)
-            say(p, json_pack("{s:s, s:s, s:s, s:i, s:i, s:i}", "type", "cancelled", "worker", job->row.worker.process, "job",
-                             job->row.id, "attempt", job->row.attempt, "jobs", 1, "elapsed_ms", 1));
+            say(p, json_pack("{s:s, s:s, s:s, s:i, s:i, s:i}", "type", "cancelled", "worker", job->row.worker.process,
+                             "job", job->row.id, "attempt", job->row.attempt, "jobs", 1, "elapsed_ms", 1));
     } else if (ctx) {
         LIST_FOREACH(w, &ctx->workers, link)
         {
@@ -970,7 +974,8 @@ static void keeper_speaks(struct proc *p)
                 break;
         }
         if (w)
-            say(p, json_pack("{s:s, s:s, s:i, s:s}", "type", "admitted", "worker", w->p.id.process, "port", 1, "secret", "s"));
+            say(p, json_pack("{s:s, s:s, s:i, s:s}", "type", "admitted", "worker", w->p.id.process, "port", 1, "secret",
+                             "s"));
     }
 }
 

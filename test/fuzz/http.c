@@ -317,6 +317,9 @@ static bool take_request_line(struct reading *r, struct expected *e, bool *http_
         r->p++;
     if (!take_line(r, &line, &len) || !(space = memchr(line, ' ', len)) || space == line || space - line >= 16)
         return false;
+    while (len &&
+           line[len - 1] == '\r') /* more of them before the end: framing.c refuses that where a header follows */
+        len--;
     /* After a CR or LF alone one character of white space is skipped; framing.c says why it cannot tell. */
     if ((cr = memchr(line, '\r', len)) && cr + 1 < line + len && isspace((unsigned char)cr[1])) {
         len = (size_t)(cr - line);
