@@ -10,12 +10,19 @@
 
 enum { RETRY_COMMIT_MS = 1000 };
 
-struct job *job_find(struct stk_core *core, const char *id)
+static struct job *find(struct stk_core *core, const char *id)
 {
     struct job *job;
 
     HASH_FIND_STR(core->jobs, id, job);
     return job;
+}
+
+struct job *job_find(struct stk_core *core, const char *id)
+{
+    struct job *job = find(core, id);
+
+    return job && !job->abandoned ? job : NULL; /* nobody would answer who waits for that one */
 }
 
 struct job *job_new(struct stk_core *core, struct context *ctx)
@@ -37,7 +44,7 @@ void job_free(struct job *job)
     struct context *ctx = job->context;
 
     assert(!job->worker && !job->queued && job->commits == 0);
-    if (HASH_COUNT(job->core->jobs) && job_find(job->core, job->row.id) == job)
+    if (HASH_COUNT(job->core->jobs) && find(job->core, job->row.id) == job)
         HASH_DEL(job->core->jobs, job);
     stk_job_row_done(&job->row);
     json_decref(job->outcome);
