@@ -41,6 +41,8 @@ static int open_database(struct stk_store *s, struct stk_err *err)
         return stk_fail_sys(err, errno, "open %s", path.data);
     close(fd); /* before SQLite opens it: closing later would drop SQLite's locks */
 
+    if (stk_wal_check(s, DATABASE "-wal", DATABASE "-shm", err) < 0)
+        return -1;
     if (stk_db_open(&s->writer, path.data, STK_DB_WRITER, err) < 0 || stk_db_migrate(&s->writer, path.data, err) < 0)
         return -1;
     if (stk_db_prepare(&s->writer, STK_DB_WRITER, err) < 0)
