@@ -5,7 +5,8 @@
  *     STOKER_SHIM_STATE   the state directory: only what lies in it, and sockets, counts
  *     STOKER_SHIM_STEPS   a file: a line "<n> <call> <path>" for each step, written before it is taken
  *     STOKER_SHIM_KILL    n: SIGKILL instead of step n
- *     STOKER_SHIM_FAIL    a file, read at every step while it is there: lines "<errno> <call or *> <part of the path>"
+ *     STOKER_SHIM_FAIL    a file, read at every step while it is there: lines "<errno> <call or *> <part of the path> [<bytes>]";
+ *                         with bytes, only writes that make a row of writes to one file longer than that
  *
  * Writes that follow each other to one file are one step: SQLite writes a transaction page by page, and what a half
  * written one means is tested with a damaged WAL. The processes that stokerd starts are not loaded with it.
@@ -31,6 +32,7 @@ static size_t state_len;
 static int steps_fd = -1;
 static long kill_at, step;
 static int last_fd = -1;
+static size_t row_bytes; /* of the writes that follow each other */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void set_up(void)
@@ -61,20 +63,21 @@ static int wanted_error(const char *call, const char *path)
     text[n > 0 ? n : 0] = '\0';
     for (line = text; *line; line = next) {
         char name[32], part[256];
+        unsigned long bytes = 0;
         int code;
 
         next = line + strcspn(line, "\n");
         if (*next)
             *next++ = '\0';
-        if (sscanf(line, "%d %31s %255s", &code, name, part) == 3 && (name[0] == '*' || strcmp(name, call) == 0) &&
-            strstr(path, part))
+        if (sscanf(line, "%d %31s %255s %lu", &code, name, part, &bytes) >= 3 &&
+            (name[0] == '*' || strcmp(name, call) == 0) && strstr(path, part) && row_bytes >= bytes)
             return code;
     }
     return 0;
 }
 
 /* 0: go on; else the errno to fail with. */
-static int take_step(const char *call, int fd, const char *path)
+static int take_step(const char *call, int fd, const char *path, size_t bytes)
 {
     char line[PATH_MAX + 64];
     int error;
@@ -89,6 +92,7 @@ static int take_step(const char *call, int fd, const char *path)
         int n;
 
         step++;
+        row_bytes = 0;
         n = snprintf(line, sizeof line, "%ld %s %s\n", step, call, path);
         if (steps_fd >= 0)
             syscall(SYS_write, steps_fd, line, (size_t)n);
@@ -99,12 +103,15 @@ static int take_step(const char *call, int fd, const char *path)
         }
     }
     last_fd = strcmp(call, "write") == 0 ? fd : -1;
+    row_bytes += bytes;
     error = wanted_error(call, path);
+    if (error)
+        last_fd = -1;
     pthread_mutex_unlock(&lock);
     return error;
 }
 
-static int step_fd(const char *call, int fd)
+static int step_fd(const char *call, int fd, size_t bytes)
 {
     char link[48], path[PATH_MAX];
     ssize_t n;
@@ -114,7 +121,7 @@ static int step_fd(const char *call, int fd)
     if (n <= 0)
         return 0;
     path[n] = '\0';
-    return take_step(call, fd, path);
+    return take_step(call, fd, path, bytes);
 }
 
 static int step_at(const char *call, int dir, const char *name)
@@ -123,14 +130,14 @@ static int step_at(const char *call, int dir, const char *name)
     ssize_t n;
 
     if (name[0] == '/')
-        return take_step(call, -1, name);
+        return take_step(call, -1, name, 0);
     snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
     n = readlink(link, path, sizeof path - 1);
     if (n <= 0 || (size_t)n + strlen(name) + 2 > sizeof path)
         return 0;
     path[n] = '/';
     memcpy(path + n + 1, name, strlen(name) + 1);
-    return take_step(call, -1, path);
+    return take_step(call, -1, path, 0);
 }
 
 /* The real function; then the step, which may say that this call fails. */
@@ -150,28 +157,28 @@ static int step_at(const char *call, int dir, const char *name)
 ssize_t write(int fd, const void *buf, size_t n)
 {
     REAL(ssize_t, "write", int, const void *, size_t);
-    STEP(step_fd("write", fd));
+    STEP(step_fd("write", fd, n));
     return real(fd, buf, n);
 }
 
 ssize_t writev(int fd, const struct iovec *iov, int n)
 {
     REAL(ssize_t, "writev", int, const struct iovec *, int);
-    STEP(step_fd("write", fd));
+    STEP(step_fd("write", fd, 0));
     return real(fd, iov, n);
 }
 
 ssize_t pwrite(int fd, const void *buf, size_t n, off_t at)
 {
     REAL(ssize_t, "pwrite", int, const void *, size_t, off_t);
-    STEP(step_fd("write", fd));
+    STEP(step_fd("write", fd, n));
     return real(fd, buf, n, at);
 }
 
 ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
 {
     REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t);
-    STEP(step_fd("write", fd));
+    STEP(step_fd("write", fd, n));
     return real(fd, buf, n, at);
 }
 
@@ -193,42 +200,42 @@ ssize_t pread64(int fd, void *buf, size_t n, off64_t at)
 ssize_t send(int fd, const void *buf, size_t n, int flags)
 {
     REAL(ssize_t, "send", int, const void *, size_t, int);
-    STEP(step_fd("write", fd));
+    STEP(step_fd("write", fd, n));
     return real(fd, buf, n, flags);
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     REAL(ssize_t, "sendmsg", int, const struct msghdr *, int);
-    STEP(step_fd("write", fd));
+    STEP(step_fd("write", fd, 0));
     return real(fd, msg, flags);
 }
 
 int fsync(int fd)
 {
     REAL(int, "fsync", int);
-    STEP(step_fd("sync", fd));
+    STEP(step_fd("sync", fd, 0));
     return real(fd);
 }
 
 int fdatasync(int fd)
 {
     REAL(int, "fdatasync", int);
-    STEP(step_fd("sync", fd));
+    STEP(step_fd("sync", fd, 0));
     return real(fd);
 }
 
 int ftruncate64(int fd, off64_t n)
 {
     REAL(int, "ftruncate64", int, off64_t);
-    STEP(step_fd("truncate", fd));
+    STEP(step_fd("truncate", fd, 0));
     return real(fd, n);
 }
 
 int ftruncate(int fd, off_t n)
 {
     REAL(int, "ftruncate", int, off_t);
-    STEP(step_fd("truncate", fd));
+    STEP(step_fd("truncate", fd, 0));
     return real(fd, n);
 }
 

@@ -54,10 +54,10 @@ class Shim:
             return []
         return [line.split(" ", 2) for line in lines]
 
-    def fail(self, part, call="*", code=errno.ENOSPC):
-        """From now on this call fails for paths that contain `part`."""
-        with open(self.fail_path + ".new", "a") as f:
-            f.write("%d %s %s\n" % (code, call, part))
+    def fail(self, part, call="*", code=errno.ENOSPC, longer_than=0):
+        """From now on this call fails for paths that contain `part`; writes, only what is longer than so many bytes."""
+        with open(self.fail_path + ".new", "w") as f:
+            f.write("%d %s %s %d\n" % (code, call, part, longer_than))
         os.rename(self.fail_path + ".new", self.fail_path)
 
     def heal(self):
