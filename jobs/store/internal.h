@@ -5,6 +5,7 @@
  *     migrations.c   the schema, version by version
  *     sql.c          every other statement, as constant text
  *     db.c           one connection: open, prepare, bind, step, errors
+ *     home.c         a state directory that was copied
  *     wal.c          a damaged write-ahead log, before SQLite sees it
  *     writer.c       the queue, the writer thread, transactions, checkpoints
  *     commands.c     the commands of store.h: copied in, carried out
@@ -168,6 +169,10 @@ int stk_db_migrate(struct stk_db *db, const char *path, struct stk_err *err);
 struct stk_store;
 int stk_wal_check(struct stk_store *s, const char *wal_name, const char *shm_name, struct stk_err *err);
 
+/* ---- home.c: before the writer's thread */
+
+int stk_home_check(struct stk_store *s, struct stk_err *err);
+
 /* ---- commands */
 
 enum stk_cmd_result {
@@ -228,7 +233,6 @@ enum { STK_STORE_READERS = 4 };
 struct stk_store {
     struct stk_store_options options;
     char *dir;
-    int lock_fd;
     int tmp_fd, blobs_fd, unpacked_fd;
 
     struct stk_db writer; /* the writer thread's */

@@ -77,7 +77,7 @@ class Shim:
         one = self.daemon
         with open(one.log_path, "ab") as log:
             one.process = subprocess.Popen(
-                [kit.STOKERD, "--config", one.config_path],
+                [one.binary, "--config", one.config_path],
                 env=one.env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
