@@ -196,3 +196,69 @@ def test_killed_at_every_step():
         died = list(pool.map(in_a_folder, points))
     assert sum(died) > len(points) * 3 // 4, "hardly any life was cut short"
     print("%d of %d steps" % (len(points), len(steps)))
+
+
+def test_killed_at_every_step_of_a_start():
+    """What one crash left (jobs that run, wait, have ended unseen, are being cancelled; contexts that start and stop) goes
+    through start after start that dies one step later each time. The last one has everything."""
+    with kit.scratch() as folder:
+        server, flags = kit.Daemon(folder), kit.Flags(folder)
+        shim = Shim(server)
+        try:
+            recover_again_and_again(server, shim, flags)
+        finally:
+            kit.finish(server)
+
+
+def recover_again_and_again(server, shim, flags):
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", wish={"keeper": "slow_cancel"}, **{"max-jobs-per-context": 3})
+    server.create("going", wish={"keeper": "ignore_sigterm"})
+
+    def start(name, context="c", **fake):
+        job = server.start_job(context, app, {"append": flags.path("account"), "touch": flags.path(name), **fake})
+        if "wait" in fake:
+            flags.wait(name)
+        return job
+
+    running = start("running", wait=flags.path("go"), result="running")
+    unseen = start("unseen", wait=flags.path("away"), result="unseen")
+    stuck = start("stuck", wait="/nowhere", do="hang")
+    queued = start("queued", result="queued")
+    clients = [
+        server.background("DELETE", "/contexts/going"),
+        server.background("POST", "/contexts/coming?spark.fake.keeper=late"),
+        server.background("DELETE", "/jobs/" + stuck),
+    ]
+    wait_for(lambda: server.pid("coming", "z"), "zygote")
+    wait_for(lambda: server.job_row(stuck)[0] == "CANCELLING", "cancel")
+    wait_for(lambda: server.context_row("going")[1] == "STOPPING", "stop")
+    server.kill()
+    flags.up("away")
+    wait_for(lambda: os.path.exists(server.path("spool", unseen + ".1")), "spool file")
+    for client in clients:
+        with contextlib.suppress(*GONE):
+            client()
+    for step in range(1, 70, 1 if os.environ.get("STOKER_SWEEP") else 4):
+        shim.kill_at(step)
+        if shim.start():
+            with contextlib.suppress(*GONE):
+                while True:  # each answer is a step
+                    server.get("/jobs")
+            assert server.wait() == -9
+    shim.kill_at(0)
+    assert shim.start()
+    flags.up("go")
+    for job, result in ((running, "running"), (unseen, "unseen"), (queued, "queued")):
+        assert server.wait_job(job, "FINISHED")["result"] == result
+    server.wait_job(stuck, "KILLED")
+    assert sorted(flags.lines("account")) == sorted("%s 1" % job for job in (running, unseen, stuck, queued))
+    wait_for(lambda: server.context_row("going")[1] == "STOPPED", "end of a context")
+    wait_for(lambda: server.context_row("coming")[1] == "RUNNING", "start of a context")
+    assert server.run("coming", app).status == 200
+    assert server.run("c", app).status == 200
+    wait_for(lambda: not os.listdir(server.path("spool")), lambda: os.listdir(server.path("spool")))
+    assert server.rows("PRAGMA integrity_check") == [("ok",)]
+    assert server.stop() == 0
+    assert server.pids() == []
