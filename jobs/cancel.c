@@ -74,6 +74,14 @@ void cancel_resume(struct job *job)
         stk_timer_set(job->grace, job->killed ? 0 : job->core->o.cancel_grace_ms);
 }
 
+void cancel_recorded(struct job *job)
+{
+    if (!job->sent)
+        cancel_worker_over(job); /* cancelled between its assignment and this commit: it never started */
+    else if (!job->grace && !job->worker_over)
+        cancel_resume(job);
+}
+
 /* What a job ends with that was cancelled for this reason. */
 static enum stk_job_state state_of(const struct job *job)
 {
@@ -115,8 +123,7 @@ void cancel_begin(struct job *job, enum cancel_reason reason)
         receipt_begin(job);
         receipt_write(job);
         job_move(job, STK_JOB_CANCELLING);
-        cancel_resume(job);
-        break;
+        break; /* the ladder begins when this is recorded: else a crash would leave a job that ended for no reason */
     default: job->cancel = CANCEL_NONE; break;
     }
 }

@@ -341,30 +341,43 @@ static struct stk_text *error_of_jobs(struct context *ctx, enum stk_context_stat
     return failure_text("CONTEXT_LOST", NULL, NULL, "Unexpected termination of context %s", name);
 }
 
+static void begin_stop(struct context *ctx)
+{
+    ctx->stop_waits = false;
+    context_tell_to_stop(ctx, ctx->stop_grace_ms);
+    if (ctx->stop_grace_ms == 0 && !ctx->zygote.conn)
+        context_kill(ctx);
+}
+
 /*
  * Begins the end. state: what it will be when its processes are gone; error_take: why, for FAILED and LOST. now: nothing is asked any more,
  * its processes are killed. A second call can only make it faster.
  */
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now)
 {
+    bool again = true;
+
     if (!ctx->ending) {
         ctx->ending = true;
         ctx->end_state = state;
         ctx->row.error = stk_text_ref(error_take);
         ctx->jobs_error = error_of_jobs(ctx, state);
-        if ((state == STK_CONTEXT_STOPPED || state == STK_CONTEXT_CREATING) && ctx->row.state != STK_CONTEXT_STOPPING)
+        if ((state == STK_CONTEXT_STOPPED || state == STK_CONTEXT_CREATING) && ctx->row.state != STK_CONTEXT_STOPPING) {
             context_move(ctx, STK_CONTEXT_STOPPING);
+            ctx->stop_waits = true; /* else a crash would leave a context that ended for no reason */
+        }
         if (state == STK_CONTEXT_STOPPED)
             begin_receipts(ctx);
         if (state != STK_CONTEXT_CREATING)
             fail_queued_jobs(ctx);
-        context_tell_to_stop(ctx, now ? 0 : ctx->core->o.stop_grace_ms);
-    } else if (now) {
-        context_tell_to_stop(ctx, 0);
+        ctx->stop_grace_ms = now ? 0 : ctx->core->o.stop_grace_ms;
+        again = false;
     }
+    if (now)
+        ctx->stop_grace_ms = 0;
     stk_text_unref(error_take);
-    if (now && !ctx->zygote.conn)
-        context_kill(ctx);
+    if (!ctx->stop_waits && (now || !again))
+        begin_stop(ctx);
     context_check_gone(ctx);
 }
 
@@ -472,7 +485,7 @@ void context_launch_or_end(struct context *ctx)
 
 static void restart(struct context *ctx)
 {
-    ctx->ending = ctx->closed = ctx->last_row = false;
+    ctx->ending = ctx->closed = ctx->last_row = ctx->stop_waits = false;
     ctx->failed_attaches = 0;
     stk_text_unref(ctx->jobs_error);
     ctx->jobs_error = NULL;
@@ -511,6 +524,10 @@ static void on_committed(void *arg, const struct stk_err *err)
     struct context *ctx = arg;
 
     ctx->commits--;
+    if (ctx->stop_waits && !ctx->closed) {
+        begin_stop(ctx); /* also when it could not be recorded */
+        context_check_gone(ctx);
+    }
     if (err && !ctx->abandoned) {
         stk_error("context", "transition not written, will be tried again", "context", ctx->row.id, "why", err->msg);
         if (ctx->last_row)

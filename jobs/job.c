@@ -166,6 +166,9 @@ void job_requeue(struct job *job)
 void job_settle(struct job *job, enum stk_job_state to, struct stk_text *error_take)
 {
     assert(!job->settled && stk_job_is_final(to));
+    job->counted = job->worker;
+    if (job->worker)
+        job->worker->unrecorded++;
     job_release(job);
     queue_remove(job);
     stk_timer_free(job->grace);
@@ -287,7 +290,12 @@ static void finish(struct job *job)
         spool_remove(job->core, job->row.id, job->row.attempt);
     if (job->ack_exit)
         worker_ack_exit(ctx, job->row.worker.process);
+    if (w && job->counted)
+        w->unrecorded--;
     job_free(job);
+    if (w && w->unrecorded == 0 && w->job && w->job->row.state == STK_JOB_STARTING && !w->job->sent &&
+        w->job->commits == 0)
+        worker_send_run(w->job); /* it has waited for this */
 }
 
 static void on_moved(void *arg, const struct stk_err *err)
@@ -302,6 +310,8 @@ static void on_moved(void *arg, const struct stk_err *err)
             job->retry = stk_timer_new(job->core->loop, retry_commit, job);
         if (job->retry)
             stk_timer_set(job->retry, RETRY_COMMIT_MS);
+        if (job->row.state == STK_JOB_CANCELLING && job->sent)
+            cancel_recorded(job); /* a full disk is no reason not to stop it */
         return;
     }
     if (job->commits > 0)
@@ -314,6 +324,6 @@ static void on_moved(void *arg, const struct stk_err *err)
         worker_send_run(job);
     else if (job->row.state == STK_JOB_QUEUED)
         context_check_gone(job->context); /* which may have waited for this row before it forgets its queue */
-    else if (job->row.state == STK_JOB_CANCELLING && !job->sent)
-        cancel_worker_over(job); /* cancelled between its assignment and this commit: it never started */
+    else if (job->row.state == STK_JOB_CANCELLING)
+        cancel_recorded(job);
 }

@@ -47,6 +47,7 @@ struct worker {
     struct stk_text *set;  /* binary set it is bound to; NULL: none yet */
     bool isolated;         /* ran, or runs, a job that shares its process with no other */
     struct job *job;       /* the job in hand: assigned, sent or being cancelled */
+    int unrecorded;        /* ends of jobs it had that are not committed yet: the next is not sent before they are */
     int interrupts;        /* sent and not yet answered: gets no job while > 0 */
     int64_t idle_since_ms; /* monotonic; while it is coming: since when */
     LIST_ENTRY(worker) link;
@@ -64,6 +65,7 @@ struct job {
     bool arriving;         /* will be, when its first row is committed */
     bool has_slot;
     bool sent;        /* `run` has gone out, or may have */
+    bool counted;   /* in its worker's unrecorded */
     bool settled;     /* its final row is on the way to the store */
     bool abandoned;   /* it could not be recorded: nobody knows it, it is freed when the store has answered */
     bool ack_exit;    /* its worker's end is acknowledged to the zygote after its last row */
@@ -106,6 +108,8 @@ struct context {
     json_t *phases;                       /* of its start, so far: array of {phase, ms} */
     struct stk_timer *clock;              /* of the two */
     struct stk_timer *timer;              /* deadline of a stop; retry of the last row */
+    bool stop_waits;       /* for the commit of STOPPING, before its processes are told */
+    int64_t stop_grace_ms; /* what they will be told then */
     bool ending;                          /* being stopped or cleared away: no new work */
     enum stk_context_state end_state;     /* CREATING: to be started again, its queued jobs stay QUEUED */
     struct stk_text *jobs_error;          /* what its unfinished jobs end with */
@@ -181,6 +185,7 @@ void workers_look_after(struct stk_core *core); /* idle ones go, stuck ones too 
 /* ---- cancel.c */
 
 void cancel_begin(struct job *job, enum cancel_reason reason);
+void cancel_recorded(struct job *job); /* CANCELLING is committed, or cannot be for now */
 void cancel_resume(struct job *job); /* sends again what is open, after a reconnect */
 void cancel_kill(struct job *job);   /* the last step: its worker is killed */
 void cancel_worker_done(struct job *job, json_t *done);

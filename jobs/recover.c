@@ -53,6 +53,20 @@ static void settle_stray(struct stk_core *core, struct stk_job_row *row)
     stk_store_job_moved(core->store, row, NULL, NULL, NULL);
 }
 
+/*
+ * Two jobs in one worker's hand: a full disk refused the end of the one and took the start of the other, which therefore was never
+ * sent (worker_send_run()).
+ */
+static void put_back(struct job *job)
+{
+    stk_info("recover", "was not sent to its worker", "job", job->row.id);
+    job->sent = false;
+    if (job->row.state == STK_JOB_CANCELLING)
+        cancel_worker_over(job);
+    else
+        job_requeue(job);
+}
+
 static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct stk_err *err)
 {
     struct context *ctx = context_find(core, row_take->context_id);
@@ -77,12 +91,14 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     w = worker_find(ctx, job->row.worker.process);
     if (!w && !(w = worker_adopt(ctx, &job->row.worker)))
         return stk_fail(err, STK_INTERNAL, "out of memory");
-    if (w->job) { /* only when a full disk refused the end of the one and took the start of the other */
-        stk_error("recover", "two jobs in one worker's hand", "process", w->p.id.process, "job", job->row.id);
-        job_settle(job, STK_JOB_LOST, failure_text("LOST", NULL, NULL, "the record of the job was damaged"));
+    if (w->job && w->job->row.started_us > job->row.started_us)
+        put_back(w->job);
+    if (w->job) {
+        put_back(job);
         return 0;
     }
     job_take(job, w);
+    stk_text_unref(w->set);
     w->set = stk_text_ref(job->row.set);
     job->sent = true; /* perhaps; its worker's hello tells */
     if (job->row.state == STK_JOB_STARTING) {

@@ -152,6 +152,8 @@ void worker_send_run(struct job *job)
         queue_dispatch(job->context);
         return;
     }
+    if (job->worker->unrecorded > 0)
+        return; /* the disk was too full for the end of the job before: two in one hand would confuse a restart */
     job->sent = true; /* from here on it may have run, even if the connection breaks now */
     job_move(job, STK_JOB_RUNNING);
     if (!job->worker->p.conn)

@@ -34,7 +34,8 @@ struct stk_store_options {
 
 /*
  * Opens (creates, migrates) the database and sweeps what a crash left in tmp/, blobs/ and unpacked/, which it makes. A file of a
- * newer version, or a damaged one, is an error that says so. STK_CONFLICT: another process has the directory open.
+ * newer version, or a damaged one, is an error that says so. The caller holds the lock of the directory: two servers would sweep each
+ * other's uploads.
  */
 struct stk_store *stk_store_open(const struct stk_store_options *options, struct stk_err *err);
 void stk_store_close(struct stk_store *store); /* commits and answers what is queued; no reads may be going on */

@@ -1,6 +1,7 @@
 /* The listening socket and the connections of runner processes. */
 #include "internal.h"
 
+#include "stoker/clock.h"
 #include "stoker/log.h"
 
 #include <errno.h>
@@ -244,6 +245,26 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     }
 }
 
+/* Who says nothing would hold a descriptor for ever. A process that was only slow dials again. */
+static void on_hello_timer(void *arg)
+{
+    struct stk_runner *r = arg;
+    int64_t now = stk_mono_ms();
+    struct stk_conn *c, *next;
+    bool waiting = false;
+
+    for (c = LIST_FIRST(&r->conns); c; c = next) {
+        next = LIST_NEXT(c, link);
+        if (!c->welcomed && now - c->since_ms >= HELLO_MS)
+            drop(c, "no hello in time");
+        else
+            waiting |= !c->welcomed;
+    }
+    if (waiting)
+        stk_timer_set(r->hello_timer, HELLO_MS);
+    r->hello_timer_set = waiting;
+}
+
 static bool is_our_uid(uv_pipe_t *pipe)
 {
     struct ucred peer;
@@ -280,6 +301,10 @@ static void on_connection(uv_stream_t *listener, int status)
         return;
     }
     uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
+    c->since_ms = stk_mono_ms();
+    if (!r->hello_timer_set)
+        stk_timer_set(r->hello_timer, HELLO_MS);
+    r->hello_timer_set = true;
 }
 
 /* ---- the listener */
@@ -339,7 +364,13 @@ struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner
     r->events = options->events;
     LIST_INIT(&r->conns);
     LIST_INIT(&r->dirty);
+    if (!(r->hello_timer = stk_timer_new(loop, on_hello_timer, r))) {
+        stk_fail(err, STK_INTERNAL, "out of memory");
+        free(r);
+        return NULL;
+    }
     if (load_token(r, options->state_dir_fd, err) < 0 || (fd = bind_socket(options->state_dir_fd, err)) < 0) {
+        stk_timer_free(r->hello_timer);
         free(r);
         return NULL;
     }
@@ -350,6 +381,7 @@ struct stk_runner *stk_runner_new(struct stk_loop *loop, const struct stk_runner
         rc = uv_listen((uv_stream_t *)&r->listener, 1024, on_connection);
     if (rc < 0) {
         stk_fail(err, STK_INTERNAL, "runner.sock: %s", uv_strerror(rc));
+        stk_timer_free(r->hello_timer);
         uv_close((uv_handle_t *)&r->listener, free_runner);
         return NULL;
     }
@@ -363,5 +395,6 @@ void stk_runner_free(struct stk_runner *r)
         return;
     while (!LIST_EMPTY(&r->conns))
         stk_conn_close(LIST_FIRST(&r->conns));
+    stk_timer_free(r->hello_timer);
     uv_close((uv_handle_t *)&r->listener, free_runner);
 }

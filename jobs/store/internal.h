@@ -5,6 +5,8 @@
  *     migrations.c   the schema, version by version
  *     sql.c          every other statement, as constant text
  *     db.c           one connection: open, prepare, bind, step, errors
+ *     home.c         a state directory that was copied
+ *     wal.c          a damaged write-ahead log, before SQLite sees it
  *     writer.c       the queue, the writer thread, transactions, checkpoints
  *     commands.c     the commands of store.h: copied in, carried out
  *     binaries.c     the two commands that also move files
@@ -176,6 +178,19 @@ void stk_db_bind_text(struct stk_db *db, sqlite3_stmt *stmt, int i, const struct
 /* Brings the schema to this program's version. Errors say which file and what is wrong with it. */
 int stk_db_migrate(struct stk_db *db, const char *path, struct stk_err *err);
 
+/* ---- wal.c */
+
+/*
+ * Before the first connection. Logs what a damaged log has lost, and renames it to <wal_name>.damaged where the database without it is newer.
+ * -1: neither of them is whole.
+ */
+struct stk_store;
+int stk_wal_check(struct stk_store *s, const char *wal_name, const char *shm_name, struct stk_err *err);
+
+/* ---- home.c: before the writer's thread */
+
+int stk_home_check(struct stk_store *s, struct stk_err *err);
+
 /* ---- commands */
 
 enum stk_cmd_result {
@@ -241,7 +256,6 @@ enum { STK_STORE_READERS = 4 };
 struct stk_store {
     struct stk_store_options options;
     char *dir;
-    int lock_fd;
     int tmp_fd, blobs_fd, unpacked_fd;
 
     struct stk_db writer; /* the writer thread's */

@@ -6,26 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/file.h>
 
 #define DATABASE "stoker.db"
-#define LOCK "store.lock"
-
-/*
- * Two servers on one state directory would sweep each other's uploads. flock() goes with the last descriptor of this open
- * file, so with the process, however it ends.
- */
-static int take_lock(struct stk_store *s, struct stk_err *err)
-{
-    s->lock_fd = openat(s->options.dir_fd, LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (s->lock_fd < 0)
-        return stk_fail_sys(err, errno, "open %s/" LOCK, s->dir);
-    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
-        return 0;
-    if (errno == EWOULDBLOCK)
-        return stk_fail(err, STK_CONFLICT, "%s is in use by another server", s->dir);
-    return stk_fail_sys(err, errno, "lock %s/" LOCK, s->dir);
-}
 
 static int open_database(struct stk_store *s, struct stk_err *err)
 {
@@ -41,7 +23,10 @@ static int open_database(struct stk_store *s, struct stk_err *err)
         return stk_fail_sys(err, errno, "open %s", path.data);
     close(fd); /* before SQLite opens it: closing later would drop SQLite's locks */
 
-    if (stk_db_open(&s->writer, path.data, STK_DB_WRITER, err) < 0 || stk_db_migrate(&s->writer, path.data, err) < 0)
+    if (stk_wal_check(s, DATABASE "-wal", DATABASE "-shm", err) < 0)
+        return -1;
+    if (stk_db_open(&s->writer, path.data, STK_DB_WRITER, err) < 0 || stk_db_migrate(&s->writer, path.data, err) < 0 ||
+        stk_home_check(s, err) < 0)
         return -1;
     if (stk_db_prepare(&s->writer, STK_DB_WRITER, err) < 0)
         goto failed;
@@ -88,14 +73,14 @@ struct stk_store *stk_store_open(const struct stk_store_options *options, struct
     /* Memory statistics take a lock of the whole process at every allocation. Refused once SQLite is in use: fine. */
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     s->options = *options;
-    s->lock_fd = s->tmp_fd = s->blobs_fd = s->unpacked_fd = -1;
+    s->tmp_fd = s->blobs_fd = s->unpacked_fd = -1;
     init_threads_state(s);
     s->dir = strdup(options->dir);
     if (!s->dir) {
         stk_fail(err, STK_INTERNAL, "out of memory");
         goto failed;
     }
-    if (take_lock(s, err) < 0 || stk_files_open(s, err) < 0 || open_database(s, err) < 0)
+    if (stk_files_open(s, err) < 0 || open_database(s, err) < 0)
         goto failed;
     if (stk_files_sweep(s, err) < 0 || stk_files_trash_start(s, err) < 0 || stk_writer_start(s, err) < 0)
         goto failed;
@@ -113,7 +98,6 @@ void stk_store_close(struct stk_store *s)
         stk_db_close(&s->readers[i]);
     stk_db_close(&s->writer); /* the last one: checkpoints and removes the WAL */
     stk_files_close(s);
-    stk_close_fd_(&s->lock_fd);
     pthread_mutex_destroy(&s->queue_lock);
     pthread_cond_destroy(&s->queue_cond);
     pthread_mutex_destroy(&s->readers_lock);

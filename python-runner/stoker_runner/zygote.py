@@ -54,13 +54,15 @@ class Zygote:
         self.state_dir, self.context = state_dir, context
         self.children = {}          # process -> Child
         self.exits = {}             # process -> body of `exited`, until acknowledged
+        self.told = set()           # of these, what the last `hello` named
         self.stopping = None        # monotonic time at which everything is killed, once `stop` has come
         self.ending = None          # monotonic time at which the zygote leaves, once the keeper has ended
         self.had_keeper = False
         self.hunter = Hunter(context)
         self.orphan_seconds = float(os.environ.get("STOKER_ORPHAN_SECONDS", ORPHAN_SECONDS))
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.link = connection.Link(state_dir, self.hello, self.deliver, lost=self.spool_exits, refused=self.refused)
+        self.link = connection.Link(state_dir, self.hello, self.deliver, self.welcomed, self.spool_exits,
+                                    self.refused)
 
     # -- the loop
 
@@ -115,8 +117,15 @@ class Zygote:
     # -- messages
 
     def hello(self):
+        self.told = set(self.exits)
         return {"role": "zygote", "context": self.context, "process": "z",
                 "children": [c.body() for c in self.children.values()], "exits": list(self.exits.values())}
+
+    def welcomed(self):
+        """What has ended between `hello` and `welcome` is said now: nobody has heard of it."""
+        for process, body in self.exits.items():
+            if process not in self.told:
+                self.link.send(dict(body, type="exited"))
 
     def deliver(self, message):
         handler = {"fork": self.on_fork, "kill": self.on_kill, "ack_exit": self.on_ack_exit,

@@ -142,6 +142,19 @@ def test_a_keeper_that_cannot_be_forked_ends_the_context(made_zygote, monkeypatc
     assert made_zygote.finished()
 
 
+def test_an_exit_between_hello_and_welcome_is_told(made_zygote):
+    """The server has heard of the first in `hello`; nobody has told it of the second."""
+    first, second = ({"process": name, "role": "worker", "pid": 1} for name in ("w-1", "w-2"))
+    made_zygote.exits["w-1"] = first
+    made_zygote.hello()
+    made_zygote.link.send = lambda message: False
+    os.mkdir(os.path.join(made_zygote.state_dir, "spool"))
+    made_zygote.report_exit(second)
+    made_zygote.link = Link()
+    made_zygote.welcomed()
+    assert made_zygote.link.sent == [dict(second, type="exited")]
+
+
 # ---------------------------------------------------------------- worker
 
 @pytest.fixture

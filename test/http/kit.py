@@ -220,6 +220,7 @@ class Daemon(Client):
         self.env = {**os.environ, **(env or {})}
         self.process, self.status, self.first_line = None, None, None
         self.started = []  # the pid of each stokerd that ran here
+        self.binary = STOKERD
         self.restore_signals = True  # False: SIGXFSZ stays ignored, as Python has it
         jdk = os.path.join(folder, "jdk", "bin")
         os.makedirs(jdk, exist_ok=True)
@@ -247,7 +248,7 @@ class Daemon(Client):
     def start(self, *args):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [STOKERD, "--config", self.config_path, *args],
+                [self.binary, "--config", self.config_path, *args],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -163,6 +163,8 @@ def test_context_that_is_gone_before_its_stop_is_committed(server, app, ready):
     """All processes of a context have ended while its STOPPING still waits for the commit: it ends once."""
     with server.frozen_store():
         deleted = server.background("DELETE", "/contexts/c?force=true")
+        server.wait_log("from=RUNNING to=STOPPING")
+        os.kill(server.pid("c", "z"), signal.SIGKILL)
         wait_for(lambda: not server.pids(), "end of the processes")
         settle()
         assert not deleted.done()

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from kit import kill_hard, link, ps, wait_for
+from kit import kill_hard, link, make_zip, ps, wait_for
 
 
 @pytest.fixture
@@ -295,6 +295,23 @@ def test_context_whose_creation_was_lost_is_started_anew(server, app):
     wait_for(lambda: server.get("/contexts/c").json["state"] == "RUNNING", "context")
     assert server.pid("c", "z") != zygote
     assert server.run("c", app).status == 200
+
+
+def test_kill_in_the_middle_of_an_upload(server):
+    """Half of the body has come: nothing of it is left after the next start, and it can be uploaded again."""
+    data = make_zip({"app.py": "x = 1\n", "data": os.urandom(300_000)})
+    with server.connect() as sock:
+        sock.sendall(
+            b"POST /binaries/half HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: %d\r\n\r\n"
+            % len(data)
+        )
+        sock.sendall(data[: len(data) // 2])
+        wait_for(lambda: any(os.path.getsize(server.path("tmp", n)) for n in os.listdir(server.path("tmp"))), "bytes")
+        server.kill()
+    server.start()
+    assert server.get("/binaries").json == {}
+    wait_for(lambda: not any(os.listdir(server.path(f)) for f in ("tmp", "blobs", "unpacked")), "empty folders")
+    server.upload("half", data, media="application/zip")
 
 
 def test_kill_during_a_cancel_by_interrupt(server, app, flags):

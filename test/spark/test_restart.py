@@ -254,6 +254,38 @@ def test_kill_9_while_a_context_starts(stoker, py, jobs, moment):
     assert stoker.context("py") == py
 
 
+def test_adoption_is_quick(stoker, py, jobs):
+    """Three contexts with eight workers each: soon after `listening`, each of the old workers takes jobs again."""
+    names = ["py8-%d" % i for i in range(3)]
+    for name in names:
+        stoker.create_running(name, **{"max-jobs": 8})
+
+    def fill(account):
+        """Eight jobs at once in each context: the pids of the workers."""
+        go = account + ".go"
+        mine = Jobs(stoker, jobs.files)
+        ids = []
+        for name in names:
+            for _ in range(8):
+                ids.append(mine.start(go, context=name))
+        mine.wait(*ids)
+        jobs.files.make(go)
+        mine.assert_finished_once(*ids)
+        return {mine.pid(job) for job in ids}
+
+    before = fill("first")
+    assert len(before) == 24
+    stoker.kill()
+    stoker.start()
+    start = time.monotonic()
+    after = fill("second")
+    print("24 workers adopted and at work again after %.2f s" % (time.monotonic() - start))
+    assert after == before
+    for name in names:
+        stoker.delete_context(name)
+    assert time.monotonic() - start < 120
+
+
 def test_sigterm_while_jobs_wait(stoker, py, jobs):
     """What runs ends with an error; what waits runs at the next start, in a context started anew."""
     running = [jobs.start("never"), jobs.start("never"), jobs.start("never", "beat")]

@@ -318,16 +318,6 @@ static void opens_and_reopens(void **state)
     assert_int_equal(SCHEMA_VERSION, sql_number(f, "PRAGMA user_version"));
 }
 
-static void second_server_is_refused(void **state)
-{
-    struct fixture *f = *state;
-    struct stk_err err;
-
-    assert_null(store_open(f, &err));
-    assert_int_equal(STK_CONFLICT, err.code);
-    assert_non_null(strstr(err.msg, "in use by another server"));
-}
-
 static void newer_version_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -1752,7 +1742,6 @@ int main(void)
 #define TEST_CLOSED(name) cmocka_unit_test_setup_teardown(name, setup_closed, teardown)
     const struct CMUnitTest tests[] = {
         TEST(opens_and_reopens),
-        TEST(second_server_is_refused),
         TEST(newer_version_is_refused),
         TEST_CLOSED(foreign_database_is_refused),
         TEST(damaged_file_is_refused),

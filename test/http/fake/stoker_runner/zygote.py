@@ -28,7 +28,7 @@ class Zygote:
         self.spec = specs.read(state_dir, context)
         self.wish = specs.wish(self.spec, "zygote")
         self.link = link.Link(state_dir, self)
-        self.children, self.exits, self.later = {}, {}, []
+        self.children, self.exits, self.told, self.later = {}, {}, set(), []
         self.stop_at = self.end_at = None
         self.wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -59,6 +59,7 @@ class Zygote:
         )
         if self.wish == "garbage":
             self.link.send_bytes(b"GET / HTTP/1.0\r\n\r\n")
+        self.told = set(self.exits)
         return {
             "role": "zygote",
             "context": self.context,
@@ -69,7 +70,9 @@ class Zygote:
         }
 
     def welcomed(self):
-        pass
+        for process, body in self.exits.items():
+            if process not in self.told:
+                self.link.send(dict(body, type="exited"))
 
     def lost(self):
         for process, body in self.exits.items():
