@@ -1,7 +1,7 @@
 """The configuration of the logging module, put back after a job.
 
-Almost no job changes it, so this first looks for traces that a change leaves: a new handler stands in logging's list of
-all handlers; a new level, and logging.disable(), empty the cache of the root logger, where a mark is kept.
+Almost no job changes it, so this first looks for traces that a change leaves: a new handler is the last in logging's
+list of all handlers; a new level, and logging.disable(), empty the cache of the root logger, where a mark is kept.
 """
 import contextlib
 import logging
@@ -12,7 +12,7 @@ _MARK = "stoker"
 class Loggers:
     def note(self):
         root = logging.root
-        self._handlers = len(logging._handlerList)
+        self._newest = _newest()
         self._root_handlers = list(root.handlers)
         self._disable = root.manager.disable
         self._loggers = {logger: _state(logger) for logger in _all()}
@@ -25,7 +25,7 @@ class Loggers:
 
     def restore(self):
         root = logging.root
-        if _MARK in root._cache and len(logging._handlerList) <= self._handlers and root.handlers == self._root_handlers:
+        if _MARK in root._cache and _newest() is self._newest and root.handlers == self._root_handlers:
             return
         for logger in _all():
             wanted = self._loggers.get(logger)
@@ -39,8 +39,13 @@ class Loggers:
                 with contextlib.suppress(Exception):    # the job's own class, whatever it does
                     handler.close()
         logging.disable(self._disable)
-        self._handlers = max(self._handlers, len(logging._handlerList))
+        self._newest = _newest()
         self._put_mark()
+
+
+def _newest():
+    """The weak reference to the handler that was made last."""
+    return logging._handlerList[-1] if logging._handlerList else None
 
 
 def _all():

@@ -2,7 +2,7 @@
 
 They are not put back: a module of the binary set may have done it while it was imported, and would not do it again. The
 worker retires, and the next one imports what it needs anew. Only what was there at the last note counts: names that are
-added harm nobody, except in builtins.
+added harm nobody, unless they hide an inherited one; in builtins they are seen by all.
 """
 import ctypes
 import gc
@@ -40,14 +40,15 @@ def _tags_work():
 class _Watched:
     """One dict of names: those of a module or a class."""
 
-    def __init__(self, title, names, closed=False):
-        self.title, self.names, self.closed = title, names, closed
+    def __init__(self, title, names, bases=()):
+        """bases: where else the names are looked up, when they are not in the dict; None: everywhere."""
+        self.title, self.names, self.bases = title, names, bases
         self.tag = _tag_of(names)
         self.note()
 
     def note(self):
         self.known = {name: value for name, value in self.names.items() if callable(value)}
-        self.count = len(self.names)
+        self.all = set(self.names)
         self.seen = self.tag.value
 
     def found(self):
@@ -56,8 +57,9 @@ class _Watched:
         for name, value in self.known.items():
             if get(name) is not value:
                 return "%s.%s" % (self.title, name)
-        if self.closed and len(self.names) > self.count:
-            return "%s.%s" % (self.title, next(reversed(self.names)))
+        for name in self.names.keys() - self.all:
+            if self.bases is None or any(name in vars(base) for base in self.bases):
+                return "%s.%s" % (self.title, name)
         self.seen = self.tag.value
         return None
 
@@ -69,12 +71,12 @@ class Patches:
         self._watched = []
 
     def note(self):
-        watched = [_Watched(name, vars(sys.modules[name]), name == "builtins") for name in _MODULES
+        watched = [_Watched(name, vars(sys.modules[name]), None if name == "builtins" else ()) for name in _MODULES
                    if name in sys.modules]
         for module, name in _CLASSES:
             cls = getattr(sys.modules.get(module), name, None)
             if cls is not None:
-                watched.append(_Watched("%s.%s" % (cls.__module__, name), _dict_of(cls)))
+                watched.append(_Watched("%s.%s" % (cls.__module__, name), _dict_of(cls), cls.__mro__[1:]))
         self._watched = watched
         self._note_modules()
 

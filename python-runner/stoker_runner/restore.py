@@ -123,7 +123,14 @@ class ProcessState:
         """None, or why the process is not what it was."""
         reason = None
         self._restore_signals()
-        self._restore_folder()
+        for name, get, set_, value in self._noted:
+            if get() != value:
+                failed = _put_back(name, get, set_, value)
+                reason = reason or failed
+        try:
+            self._restore_folder()
+        except OSError as e:
+            reason = reason or "its working directory cannot be made again (%s)" % e
         os.umask(self._umask)
         for names, name, value in self._bindings:
             if names.get(name, _ABSENT) is not value:
@@ -135,9 +142,6 @@ class ProcessState:
                     warnings._filters_mutated()
         if self._block_changed() or os.environ._data != self._environ:
             self._restore_environ()
-        for name, get, set_, value in self._noted:
-            if get() != value:
-                reason = _put_back(name, get, set_, value) or reason
         self._seeds.restore()
         self._loggers.restore()
         return self._limits.restore() or self._patches.found() or reason or self._descriptors_left()

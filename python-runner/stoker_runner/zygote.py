@@ -214,7 +214,7 @@ class Zygote:
             os.environ["STOKER_PROCESS"] = process
             if role == "worker":
                 self.offer_to_the_kernel()
-                os.chdir(make_work(self.state_dir, self.context))   # a job may have deleted it
+            os.chdir(make_work(self.state_dir, self.context))   # a job may have deleted it
             self.hunter.mark(process)
             main = importlib.import_module("stoker_runner." + role).main     # imported by preload()
             status = main(self.state_dir, self.context, process, gateway)
@@ -380,7 +380,6 @@ def main():
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     preload()
-    os.chdir(make_work(state_dir, context))
     return Zygote(state_dir, context).run()
 
 

@@ -32,9 +32,8 @@ RESTORED = [
     ("timer of processor time", "signal.setitimer(signal.ITIMER_PROF, 1000)", "signal.getitimer(signal.ITIMER_PROF)[0] > 0"),
     ("open files", "resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))",
      "resource.getrlimit(resource.RLIMIT_NOFILE)"),
-    ("core size", "resource.setrlimit(resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1]))",
-     "resource.getrlimit(resource.RLIMIT_CORE)"),
-    ("processor affinity", "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})", "sorted(os.sched_getaffinity(0))"),
+    ("stack size", "resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))",
+     "resource.getrlimit(resource.RLIMIT_STACK)"),
     ("process group", "os.setpgid(0, os.getppid())", "os.getpgrp() == os.getpid()"),
     ("locale", "locale.setlocale(locale.LC_ALL, 'C')", "locale.setlocale(locale.LC_ALL)"),
     ("decimals", "decimal.getcontext().prec = 3", "decimal.getcontext().prec"),
@@ -62,7 +61,7 @@ RESTORED = [
     ("collector off", "gc.disable()", "gc.isenabled()"),
     ("collector's thresholds", "gc.set_threshold(1, 2, 3)", "gc.get_threshold()"),
     ("socket time-out", "socket.setdefaulttimeout(1)", "socket.getdefaulttimeout()"),
-    ("stack size", "threading.stack_size(1 << 20)", "threading.stack_size()"),
+    ("stack size of threads", "threading.stack_size(1 << 20)", "threading.stack_size()"),
     ("csv field size", "csv.field_size_limit(7)", "csv.field_size_limit()"),
     ("tempfile.tempdir", "tempfile.tempdir = '/left'", "tempfile.tempdir"),
     ("asyncio policy", "asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())",
@@ -87,17 +86,24 @@ RETIRED = [
     ("method of pandas", "import pandas; pandas.DataFrame.head = None", "DataFrame.head"),
     ("module", "sys.modules['json'] = sys", "module json"),
     ("module, removed", "del sys.modules['json']", "module json"),
-    ("nice value", "os.setpriority(os.PRIO_PROCESS, 0, 5); os.setuid(65534)", "nice value"),
-    ("user id", "os.setuid(65534)", "user id"),
-    ("hard limit", "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); os.setuid(65534)", "resource limit"),
+    ("nice value", "os.setpriority(os.PRIO_PROCESS, 0, 19); become_nobody()", "nice value"),
+    ("hard limit", "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); become_nobody()", "resource limit"),
     ("descriptors", "sys.left = [os.dup(0) for _ in range(200)]", "descriptors"),
     ("threads", "threading.Thread(target=time.sleep, args=(99,), name='stays', daemon=True).start()", "stays"),
 ]
 IMPORTS = """
 import asyncio, csv, ctypes, decimal, gc, json, locale, logging, multiprocessing, numpy, os, resource, signal, socket
 import subprocess, sys, tempfile, threading, time, warnings
+
+def become_nobody():
+    if os.geteuid() == 0:       # who could put everything back
+        os.setuid(65534)
 """
-PRIVILEGED = {"user id", "nice value", "hard limit"}    # with them the job becomes nobody first
+if os.geteuid() == 0:
+    RETIRED.append(("user id", "become_nobody()", "user id"))
+if len(os.sched_getaffinity(0)) > 1:
+    RESTORED.append(("processors", "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+                     "sorted(os.sched_getaffinity(0))"))
 
 
 @pytest.mark.parametrize("name,change,look", RESTORED, ids=[each[0] for each in RESTORED])
@@ -342,22 +348,20 @@ def marked(context, process):
 
 
 def test_forks_that_share_their_memory_count_once(workers):
-    """48 MiB of the job, seen by three forks of it, are 48 MiB."""
+    """40 MiB of the job, seen by two forks of it, are 40 MiB and the little that forks change."""
     worker = workers()
     value = worker.value(IMPORTS + """
-kept = b"x" * (48 << 20)
+kept = b"x" * (40 << 20)
 pids = []
-for _ in range(3):
+for _ in range(2):
     pid = os.fork()
     if pid == 0:
-        end = time.monotonic() + 1.5        # several looks of the zygote
-        while time.monotonic() < end:
-            time.sleep(.05)
+        time.sleep(1.5)         # several looks of the zygote
         os._exit(0)
     pids.append(pid)
 result = [os.waitpid(pid, 0)[1] for pid in pids]
 """, max_memory=LIMIT)
-    assert value == [0, 0, 0]
+    assert value == [0, 0]
 
 
 def test_a_job_at_its_limit_can_still_be_interrupted(workers, flag):
@@ -371,8 +375,8 @@ while True:
     except MemoryError:
         refused += 1
         if refused == 100:
+            del kept[-1000:]
             raise_flag(args[0])
-        kept.append(None) if refused < 50 else None
 """, [flag.path("refused")], max_memory=LIMIT)
     flag.wait("refused")
     job.interrupt()

@@ -16,7 +16,7 @@ TAKES = "stoker_jobs.isolation.Takes"
 
 @pytest.fixture(scope="module")
 def stoker(tmp_path_factory):
-    with Stoker(tmp_path_factory.mktemp("stoker")) as stoker:
+    with Stoker(tmp_path_factory.mktemp("stoker"), context_create_timeout="5min") as stoker:
         stoker.upload_jobs("jobs", "suite")
         yield stoker
 
@@ -50,7 +50,7 @@ def native(stoker, job):
 
 def run(stoker, cls, config="", **terms):
     """Runs a job to its end: (result or None, what /v1 shows of it)."""
-    reply = stoker.post_job(cls, config, terms.pop("context", "py"), terms.pop("app", "jobs"), sync="true", timeout=60,
+    reply = stoker.post_job(cls, config, terms.pop("context", "py"), terms.pop("app", "jobs"), sync="true", timeout=240,
                             **terms)
     shown = native(stoker, reply.body["jobId"])
     return (reply.body["result"] if shown["state"] == "FINISHED" else None), shown
