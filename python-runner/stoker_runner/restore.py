@@ -71,16 +71,11 @@ def _values():
     yield ("nice value", functools.partial(os.getpriority, os.PRIO_PROCESS, 0),
            functools.partial(os.setpriority, os.PRIO_PROCESS, 0))
     yield "processor affinity", functools.partial(os.sched_getaffinity, 0), functools.partial(os.sched_setaffinity, 0)
-    yield "scheduler", functools.partial(os.sched_getscheduler, 0), _set_scheduler
     yield "process group", os.getpgrp, lambda group: os.setpgid(0, group)
     yield "user id", os.geteuid, os.seteuid
     for limit in _RLIMITS_ASKED:
         yield ("resource limit", functools.partial(resource.getrlimit, limit),
                functools.partial(resource.setrlimit, limit))
-
-
-def _set_scheduler(policy):
-    os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 class ProcessState:
@@ -130,7 +125,7 @@ class ProcessState:
         try:
             self._restore_folder()
         except OSError as e:
-            reason = reason or "its working directory cannot be made again (%s)" % e
+            reason = reason or "it cannot go back to its working directory (%s)" % e
         os.umask(self._umask)
         for names, name, value in self._bindings:
             if names.get(name, _ABSENT) is not value:
@@ -169,14 +164,13 @@ class ProcessState:
         self._folder_identity = proc.identity(self._folder)
 
     def _restore_folder(self):
-        self.find_folder()
         try:
             os.fchdir(self._folder)
         except OSError:         # a job that closes every descriptor has closed this one
             os.chdir(self._folder_path)
 
     def find_folder(self):
-        """Also before a job: all of a context have this folder, and any of them may have deleted it."""
+        """Before a job: all processes of the context have this folder, and a job of any of them may have deleted it."""
         try:
             st = os.stat(self._folder_path)
             if (st.st_dev, st.st_ino) == self._folder_identity:

@@ -184,10 +184,10 @@ def test_an_attached_spare_runs_the_first_job_of_a_new_set(stoker, files, tmp_pa
         stoker.upload_jobs(app, str(folder))
         pid, start = spare(stoker, context, used)
         submitted = ticks()
-        job = stoker.submit("stoker_jobs.isolation.HoldsPid", {"on": files.path(app), "go": files.path("go")},
+        job = stoker.submit("stoker_jobs.isolation.HoldsPid", {"on": files.path("pid-" + app), "go": files.path("go")},
                             context="spares", app=app)
-        files.wait(app)
-        assert int(files.lines(app)[0]) == pid and start < submitted
+        files.wait("pid-" + app)
+        assert int(files.lines("pid-" + app)[0]) == pid and start < submitted
         used[pid] = job
     spare(stoker, context, used)
     files.make("go")
