@@ -42,12 +42,15 @@ struct stk_text *failure_text(const char *code, const char *tail_key, const char
     return to_text(object);
 }
 
-static struct stk_text *with_exit_code(struct stk_text *failure_take, int exit_code)
+/* retry: what the one who saw the end says of it, or NULL. */
+static struct stk_text *with_exit_code(struct stk_text *failure_take, int exit_code, const char *retry)
 {
     stk_auto_text failure = failure_take;
     json_t *object = failure ? json_loads(stk_text_data(failure), 0, NULL) : NULL;
 
     json_object_set_new(object, "exit_code", json_integer(exit_code));
+    if (retry)
+        json_object_set_new(object, "retry", json_string(retry));
     return to_text(object);
 }
 
@@ -55,6 +58,8 @@ struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
 {
     json_t *status = json_object_get(exit, "status"), *sig = json_object_get(exit, "signal");
     const char *reason = json_string_value(json_object_get(exit, "reason"));
+    const char *code = json_string_value(json_object_get(exit, "code"));
+    const char *retry = json_string_value(json_object_get(exit, "retry"));
     const char *colon = reason ? ": " : "";
 
     if (!reason)
@@ -62,17 +67,19 @@ struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
     if (json_is_integer(sig) && json_integer_value(sig) > 0) {
         int n = (int)json_integer_value(sig);
 
+        if (code && strcmp(code, "OUT_OF_MEMORY") == 0)
+            return with_exit_code(failure_text(code, "stderr_tail", stderr_tail, "%s", reason), 128 + n, retry);
         return with_exit_code(failure_text("SIGNALLED", "stderr_tail", stderr_tail,
                                            "the job's process was ended by signal %d (%s)%s%s", n, strsignal(n), colon,
                                            reason),
-                              128 + n); /* as a shell says it */
+                              128 + n, retry); /* as a shell says it */
     }
     if (json_is_integer(status)) {
         int n = (int)json_integer_value(status);
 
         return with_exit_code(failure_text("EXITED", "stderr_tail", stderr_tail,
                                            "the job ended its own process with exit status %d%s%s", n, colon, reason),
-                              n);
+                              n, NULL);
     }
     return failure_text("LOST", "stderr_tail", stderr_tail, "the job's process is gone and left no word%s%s", colon,
                         reason);

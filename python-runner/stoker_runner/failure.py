@@ -13,7 +13,7 @@ import re
 import sysconfig
 import traceback
 
-NEVER, MAY_HELP = 'never', 'may-help'
+NEVER, MAY_HELP, WITH_MORE_MEMORY = 'never', 'may-help', 'with-more-memory'
 
 # Folders with the user's code, as they stand on sys.path. Their files are shown relative to them.
 code_roots = []
@@ -94,6 +94,8 @@ def describe(exc, phase):
             error['class'] = class_name(subject)
             error['message'] = message or f'{error["class"]} (cannot be described: {class_name(broken)})'
     error['message'] = error['message'] or code
+    if code == 'OUT_OF_MEMORY':
+        error['retry'] = WITH_MORE_MEMORY
     if problems is not None:
         error['problems'] = [_cut(_clean(text), _PROBLEM_LIMIT) for text in problems[:_PROBLEMS]]
         if len(problems) > _PROBLEMS:

@@ -32,18 +32,14 @@ class Hunter:
 
     def find(self, process, spare):
         """Live pids that belong to `process`, without those in `spare` (a set of pids)."""
-        name, wanted, context = self._name(process), process.encode(), self.context.encode()
-        found = []
-        for entry in proc.processes():
-            if entry.pid in spare:
-                continue
-            env = proc.environ(entry.pid)
-            if env.get(b"STOKER_CONTEXT") != context:
-                continue
-            owner = env.get(b"STOKER_PROCESS")
-            if owner == wanted or (owner is None and proc.maps_name(entry.pid, name)):
-                found.append(entry.pid)
-        return found
+        return [entry.pid for entry in proc.processes() if entry.pid not in spare and self.owns(process, entry.pid)]
+
+    def owns(self, process, pid):
+        env = proc.environ(pid)
+        if env.get(b"STOKER_CONTEXT") != self.context.encode():
+            return False
+        owner = env.get(b"STOKER_PROCESS")
+        return owner == process.encode() or (owner is None and proc.maps_name(pid, self._name(process)))
 
     def await_end(self, pgid, spare):
         """Waits, KILL_SECONDS at the most, until what was killed has ended and not only begun to.

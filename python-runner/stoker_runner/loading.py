@@ -77,10 +77,15 @@ def _forget_shadowed(roots):
 
 
 def load_job(dotted):
-    """Imports a job class by its dotted path and makes one.
+    """Imports a job class by its dotted path and makes one: find_class() and make_job()."""
+    return make_job(find_class(dotted), dotted)
 
-    Raises JobError CLASS_NOT_FOUND, IMPORT_FAILED, NOT_A_JOB; USER_EXCEPTION when the constructor raises; EXITED when
-    the module or the constructor calls sys.exit(). KeyboardInterrupt passes.
+
+def find_class(dotted):
+    """Imports a job class, or what makes one, by its dotted path.
+
+    Raises JobError CLASS_NOT_FOUND, IMPORT_FAILED, NOT_A_JOB; EXITED when the module calls sys.exit().
+    KeyboardInterrupt passes.
     """
     module_name, dot, name = dotted.rpartition('.')
     if not dot:
@@ -94,6 +99,12 @@ def load_job(dotted):
         raise _no_such_class(module, module_name, name) from None
     if not callable(made_from):
         raise JobError('NOT_A_JOB', f"'{dotted}' is not a class but {_kind(made_from)}")
+    return made_from
+
+
+def make_job(made_from, dotted):
+    """Makes the job. Raises JobError NOT_A_JOB; USER_EXCEPTION when the constructor raises; EXITED when it calls
+    sys.exit(). KeyboardInterrupt passes."""
     job = _make(made_from, dotted)
     missing = [method for method in ('validate', 'run_job') if not callable(getattr(job, method, None))]
     if missing:

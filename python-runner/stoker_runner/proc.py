@@ -148,6 +148,46 @@ def maps_name(pid, name):
     return name.encode() in _read("/proc/%d/maps" % pid)
 
 
+class Usage:
+    """Memory of a process in bytes, without what it maps from files. Zeros when it is gone."""
+
+    __slots__ = ("data", "resident")
+
+    def __init__(self, pid):
+        sizes = _sizes("/proc/%d/status" % pid)
+        self.data = sizes.get(b"VmData", 0)     # what RLIMIT_DATA limits: reserved, whether touched or not
+        self.resident = sum(sizes.get(name, 0) for name in (b"RssAnon", b"RssShmem", b"VmSwap"))
+
+
+def share(pid):
+    """The same as Usage.resident, but pages that several processes have count in part for each (since Linux 5.9)."""
+    sizes = _sizes("/proc/%d/smaps_rollup" % pid)
+    if b"Pss_Anon" not in sizes:
+        return Usage(pid).resident
+    return sum(sizes.get(name, 0) for name in (b"Pss_Anon", b"Pss_Shmem", b"SwapPss"))
+
+
+def _sizes(path):
+    """{name: bytes} of the lines `name: N kB`."""
+    lines = (line.split() for line in _read(path).splitlines())
+    return {words[0][:-1]: int(words[1]) << 10 for words in lines if len(words) == 3 and words[2] == b"kB"}
+
+
+def raise_oom_score(by):
+    """The kernel, when memory is out, ends this process and its children before others of the same size."""
+    with open("/proc/self/oom_score_adj", "r+") as f:
+        f.write(str(min(1000, max(0, int(f.read())) + by)))
+
+
+def oom_kills():
+    """How many processes the kernel has ended since boot because memory was out, of the machine or of a control group;
+    None when it does not tell."""
+    for line in _read("/proc/vmstat").splitlines():
+        if line.startswith(b"oom_kill "):
+            return int(line.split()[1])
+    return None
+
+
 def kill(pid, signum=signal.SIGKILL):
     try:
         os.kill(pid, signum)

@@ -1,72 +1,225 @@
 """What a job may change in its process, put back after it (rule A5 without Spark).
 
-Modules stay loaded: they belong to the binary set that the worker is bound to. Main thread only. restore() runs after
-every job, so it asks the kernel little: about 20 microseconds in all.
+Modules stay loaded: they belong to the binary set that the worker is bound to, and so does what they change while they
+are imported, since they are not imported again. note() is therefore called again after an import; what differs from the
+last note after a job was changed by the job. What cannot be put back, or not without harm to modules that are loaded, is
+a reason to retire. Not undone: atexit handlers (they never run, since workers leave by _exit), gc.freeze().
+
+Main thread only. restore() runs after every job, so it asks little: about 13 microseconds in all when nothing is to be done.
 """
+import _locale
 import _signal
+import asyncio.events
+import contextvars
+import csv
+import ctypes
+import decimal
+import functools
+import gc
+import locale
+import multiprocessing.context
 import os
+import random
 import resource
 import signal
+import socket
 import sys
+import tempfile
 import threading
+import time
+import warnings
 
 from . import proc
 from .hunt import Hunter
+from .loggers import Loggers
+from .patches import Patches
 
 THREAD_GRACE = 0.1          # seconds for a thread that is just ending
+MOST_DESCRIPTORS = 100      # that the jobs of a worker may leave open together
+
+# Names that are put back when they are bound to something else: (module, name).
+_BINDINGS = (
+    ("sys", "excepthook"), ("sys", "displayhook"), ("sys", "unraisablehook"), ("sys", "breakpointhook"),
+    ("sys", "tracebacklimit"), ("sys", "dont_write_bytecode"), ("sys", "path"), ("sys", "argv"), ("sys", "meta_path"),
+    ("sys", "path_hooks"), ("sys", "modules"), ("os", "environ"), ("threading", "excepthook"),
+    ("threading", "_trace_hook"), ("threading", "_profile_hook"), ("warnings", "filters"), ("tempfile", "tempdir"),
+    ("asyncio.events", "_event_loop_policy"), ("ssl", "_create_default_https_context"), ("urllib.request", "_opener"),
+)
+_ABSENT = object()
+_RLIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
+_RLIMITS_ASKED = (resource.RLIMIT_AS, resource.RLIMIT_NOFILE)   # after every job; the others after a call of setrlimit()
+_libc = ctypes.CDLL(None)
+_environ = ctypes.c_void_p.in_dll(_libc, "environ")
+
+
+def _values():
+    """(name, function that gets, function that sets) of what the interpreter and the kernel keep for the process."""
+    yield "sys.setrecursionlimit", sys.getrecursionlimit, sys.setrecursionlimit
+    yield "sys.setswitchinterval", sys.getswitchinterval, sys.setswitchinterval
+    yield "sys.settrace", sys.gettrace, sys.settrace
+    yield "sys.setprofile", sys.getprofile, sys.setprofile
+    if hasattr(sys, "get_int_max_str_digits"):
+        yield "sys.set_int_max_str_digits", sys.get_int_max_str_digits, sys.set_int_max_str_digits
+    yield "gc.enable", gc.isenabled, lambda on: gc.enable() if on else gc.disable()
+    yield "gc.set_threshold", gc.get_threshold, lambda levels: gc.set_threshold(*levels)
+    yield "gc.set_debug", gc.get_debug, gc.set_debug
+    yield "socket.setdefaulttimeout", socket.getdefaulttimeout, socket.setdefaulttimeout
+    yield "threading.stack_size", threading.stack_size, threading.stack_size
+    yield "csv.field_size_limit", csv.field_size_limit, csv.field_size_limit
+    yield ("locale", functools.partial(_locale.setlocale, _locale.LC_ALL, None),
+           functools.partial(locale.setlocale, locale.LC_ALL))
+    yield ("nice value", functools.partial(os.getpriority, os.PRIO_PROCESS, 0),
+           functools.partial(os.setpriority, os.PRIO_PROCESS, 0))
+    yield "processor affinity", functools.partial(os.sched_getaffinity, 0), functools.partial(os.sched_setaffinity, 0)
+    yield "process group", os.getpgrp, lambda group: os.setpgid(0, group)
+    yield "user id", os.geteuid, os.seteuid
+    for limit in _RLIMITS_ASKED:
+        yield ("resource limit", functools.partial(resource.getrlimit, limit),
+               functools.partial(resource.setrlimit, limit))
 
 
 class ProcessState:
-    """The state as it is when the object is made."""
+    """The state as it was at the last note()."""
 
-    def __init__(self, context, process):
+    def __init__(self, context, process, folder):
+        """folder: the working directory of jobs."""
         self._process, self._hunter = process, Hunter(context)
-        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._folder = proc.keep_fd(folder)
-        os.close(folder)
-        self._folder_path = os.getcwd()
+        self._folder_path = folder
+        self._folder = -1
+        self._open_folder()
         self._umask = os.umask(0)
         os.umask(self._umask)
+        self._values = list(_values())
+        self._seeds, self._limits = Seeds(), Limits()
+        self._loggers = Loggers()
+        self._patches = Patches()
         self.note()
         self._threads = threading.active_count()
-        # _signal: the functions of signal turn every number into an enum, which would be half the cost of restore().
-        self._signals = [(n, _signal.getsignal(n)) for n in range(1, 32) if n not in (signal.SIGKILL, signal.SIGSTOP)]
         self._children = self._children_reaped()
+        self._lowest = self._lowest_descriptor()
 
     def note(self):
-        """Takes sys.path and the environment as they are now for what they shall be."""
-        self._path, self._argv = list(sys.path), list(sys.argv)
-        self._recursion = sys.getrecursionlimit()
+        """Takes everything as it is now for what it shall be."""
+        values = [(name, get, set_, get()) for name, get, set_ in self._values]
+        bindings = [(vars(sys.modules[module]), name, vars(sys.modules[module]).get(name, _ABSENT))
+                    for module, name in _BINDINGS if module in sys.modules]
+        default = multiprocessing.context._default_context
+        bindings.append((vars(default), "_actual_context", default._actual_context))
+        lists = [(each, list(each)) for each in (sys.path, sys.argv, sys.meta_path, sys.path_hooks, warnings.filters)]
+        # _signal: the functions of signal turn every number into an enum, which would be half the cost of restore().
+        self._signals = [(n, _signal.getsignal(n)) for n in range(1, 32) if n not in (signal.SIGKILL, signal.SIGSTOP)]
+        self._loggers.note()
+        self._patches.note()
+        self._noted, self._bindings, self._lists = values, bindings, lists
         self._environ = dict(os.environ._data)  # encoded: decoding it all after every job would cost most of restore()
+        self._note_block()
 
     def restore(self):
+        """None, or why the process is not what it was."""
+        reason = None
         self._restore_signals()
+        for name, get, set_, value in self._noted:
+            if get() != value:
+                failed = _put_back(name, get, set_, value)
+                reason = reason or failed
         try:
-            os.fchdir(self._folder)
-        except OSError:         # a job that closes every descriptor has closed this one
-            os.chdir(self._folder_path)
+            self._restore_folder()
+        except OSError as e:
+            reason = reason or "it cannot go back to its working directory (%s)" % e
         os.umask(self._umask)
-        if os.environ._data != self._environ:
+        for names, name, value in self._bindings:
+            if names.get(name, _ABSENT) is not value:
+                _rebind(names, name, value)
+        for each, wanted in self._lists:
+            if each != wanted:
+                each[:] = wanted
+                if each is warnings.filters:
+                    warnings._filters_mutated()
+        if self._block_changed() or os.environ._data != self._environ:
             self._restore_environ()
-        if sys.path != self._path:
-            sys.path[:] = self._path
-        if sys.argv != self._argv:
-            sys.argv[:] = self._argv
-        if sys.getrecursionlimit() != self._recursion:
-            sys.setrecursionlimit(self._recursion)
-
-    def _restore_environ(self):
-        wanted = {os.fsdecode(k): os.fsdecode(v) for k, v in self._environ.items()}
-        os.environ.clear()
-        os.environ.update(wanted)
+        self._seeds.restore()
+        self._loggers.restore()
+        return self._limits.restore() or self._patches.found() or reason or self._descriptors_left()
 
     def _restore_signals(self):
-        _signal.setitimer(_signal.ITIMER_REAL, 0)     # a pending alarm would end the next job
+        for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
+            _signal.setitimer(timer, 0)     # a pending alarm would end the next job
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         _signal.set_wakeup_fd(-1)
         for number, handler in self._signals:
             if _signal.getsignal(number) is not handler:
                 _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
+
+    # -- the working directory
+
+    def _open_folder(self):
+        folder = os.open(self._folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if self._folder < 0:
+                self._folder = proc.keep_fd(folder)
+            else:
+                os.dup2(folder, self._folder, inheritable=False)
+        finally:
+            os.close(folder)
+        self._folder_identity = proc.identity(self._folder)
+
+    def _restore_folder(self):
+        try:
+            os.fchdir(self._folder)
+        except OSError:         # a job that closes every descriptor has closed this one
+            os.chdir(self._folder_path)
+
+    def find_folder(self):
+        """Before a job: all processes of the context have this folder, and a job of any of them may have deleted it."""
+        try:
+            st = os.stat(self._folder_path)
+            if (st.st_dev, st.st_ino) == self._folder_identity:
+                return
+        except OSError:
+            pass
+        os.makedirs(self._folder_path, exist_ok=True)
+        self._open_folder()
+        os.chdir(self._folder_path)
+
+    # -- the environment: that of Python, and that of C, which putenv() and libraries change without Python's knowledge
+
+    def _note_block(self):
+        self._block = _environ.value
+        self._block_bytes = ctypes.string_at(self._block, 8 * (_block_length() + 1)) if self._block else b""
+
+    def _block_changed(self):
+        """Every change of the environment replaces a pointer in its block, or the block."""
+        block = _environ.value
+        return block != self._block or ctypes.string_at(block, len(self._block_bytes)) != self._block_bytes
+
+    def _restore_environ(self):
+        wanted = {os.fsdecode(k): os.fsdecode(v) for k, v in self._environ.items()}
+        for entry in _block_entries():
+            name = os.fsdecode(entry.partition(b"=")[0])
+            if name and name not in wanted:
+                os.unsetenv(name)
+        os.environ.clear()
+        os.environ.update(wanted)
+        time.tzset()
+        self._note_block()
+
+    # -- descriptors
+
+    @staticmethod
+    def _lowest_descriptor():
+        try:
+            fd = os.dup(0)
+        except OSError:
+            return 0
+        os.close(fd)
+        return fd
+
+    def _descriptors_left(self):
+        """They are taken from the lowest up, so the next one tells how many there are. A few may be a module's own."""
+        left = self._lowest_descriptor() - self._lowest
+        return None if left < MOST_DESCRIPTORS else "its jobs have left %d descriptors open" % left
+
+    # -- threads
 
     def threads_left(self):
         """Names of the threads that the job has left running."""
@@ -97,12 +250,126 @@ class ProcessState:
                 pass
         except ChildProcessError:
             pass
+        _forget_helpers()
         self._children = self._children_reaped()
         return left
 
 
+def _put_back(name, get, set_, value):
+    try:
+        set_(value)
+    except (OSError, ValueError, RecursionError, locale.Error) as e:
+        return "its job changed its %s, which cannot be put back (%s)" % (name, e)
+    return None if get() == value else "its job changed its %s, which cannot be put back" % name
+
+
 def _ours(thread):
     return thread.name == "stoker-io" or type(thread).__name__ == "FinalizerWorker"
+
+
+def _rebind(names, name, value):
+    if value is _ABSENT:
+        names.pop(name, None)
+    else:
+        names[name] = value
+
+
+def _block_entries():
+    """The environment of C as it is now, `name=value` each."""
+    entries, block = [], _environ.value
+    while block:
+        pointer = ctypes.c_void_p.from_address(block + 8 * len(entries)).value
+        if not pointer:
+            break
+        entries.append(ctypes.string_at(pointer))
+    return entries
+
+
+def _block_length():
+    return len(_block_entries())
+
+
+def _forget_helpers():
+    """Processes that multiprocessing keeps for itself are dead now; it would wait for them, or write to them."""
+    children = sys.modules.get("multiprocessing.process")
+    if children:
+        children._children.clear()
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    if server:
+        if server._forkserver_alive_fd is not None:
+            os.close(server._forkserver_alive_fd)
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    if tracker and tracker._fd is not None:
+        os.close(tracker._fd)
+        tracker._fd = tracker._pid = None
+
+
+class Limits:
+    """The resource limits. To ask for all of them takes longer than the rest of restore(), so calls are noted."""
+
+    def __init__(self):
+        self._changed = False
+        self._set, self._process_set = resource.setrlimit, resource.prlimit
+        self._values = [(each, resource.getrlimit(each)) for each in _RLIMITS]
+        resource.setrlimit, resource.prlimit = self._noting(self._set), self._noting(self._process_set)
+
+    def _noting(self, function):
+        @functools.wraps(function)
+        def limit(*args):
+            self._changed = True
+            return function(*args)
+        return limit
+
+    def restore(self):
+        if not self._changed:
+            return None
+        self._changed = False
+        reasons = [_put_back("resource limit", functools.partial(resource.getrlimit, each),
+                             functools.partial(self._set, each), value)
+                   for each, value in self._values if resource.getrlimit(each) != value]
+        return next(filter(None, reasons), None)
+
+
+class Seeds:
+    """The random generators of the process. A worker must not repeat what its zygote, hence every other worker, draws;
+    and a job that has seeded them must not make those after it repeat itself."""
+
+    def __init__(self):
+        self._seeded = False
+        self._generators = [random] + [m for m in [sys.modules.get("numpy.random")] if m]
+        self._seeds = [module.seed for module in self._generators]
+        for module in self._generators:
+            for name in ("seed", "setstate" if module is random else "set_state"):
+                setattr(module, name, self._noting(getattr(module, name)))
+        self._reseed()
+
+    def _noting(self, function):
+        @functools.wraps(function)
+        def seed(*args, **kwargs):
+            self._seeded = True
+            return function(*args, **kwargs)
+        return seed
+
+    def _reseed(self):
+        for seed in self._seeds:
+            seed()
+
+    def restore(self):
+        if self._seeded:
+            self._seeded = False
+            self._reseed()
+
+
+def in_own_context(function, *args):
+    """Calls a function with context variables of its own: what it changes there (decimal's context, numpy's error state,
+    a library's settings) ends with it."""
+    return contextvars.copy_context().run(_with_own_decimals, function, *args)
+
+
+def _with_own_decimals(function, *args):
+    decimal.setcontext(decimal.getcontext().copy())
+    return function(*args)
 
 
 class Memory:

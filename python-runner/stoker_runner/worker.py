@@ -14,13 +14,13 @@ import threading
 import time
 import traceback
 
-from . import connection, failure, jvm, loading, proc, results
+from . import connection, failure, jvm, limits, loading, proc, results
 from .attach import attach
 from .failure import JobError
 from .interrupts import Interrupts
 from .logs import LogPair
 from .named import JvmNamedObjects
-from .restore import Memory, ProcessState
+from .restore import Memory, ProcessState, in_own_context
 from .runtime import Runtime
 from .shipping import Shipping
 from .spec import read_spec
@@ -87,8 +87,8 @@ class Worker:
         self.named = JvmNamedObjects(self.attachment)
         self.logs.start()
         faulthandler.enable(2)      # a crash leaves its Python stack in the job's stderr
-        self.process_state = ProcessState(self.context, self.process)
-        self.memory = Memory()
+        self.process_state = ProcessState(self.context, self.process, os.getcwd())
+        self.memory, self.limit = Memory(), limits.MemoryLimit(self.process)
         self.attach_ms = round(1000 * (time.monotonic() - began), 1)
         self.state = "ready"
         self.link.send({"type": "ready", "attach_ms": self.attach_ms})
@@ -149,6 +149,8 @@ class Worker:
             self._settling = key, body, time.monotonic()
         try:
             reason = self.settle(key, body)
+            if run.get("isolated"):
+                reason = reason or "isolation=process"
         except Exception as e:
             traceback.print_exc()
             reason = "it could not be put back as it was: %s" % e
@@ -160,8 +162,10 @@ class Worker:
         self.phase = "load"
         try:
             try:
+                self.process_state.find_folder()
                 self.bind(run)
                 self.attachment.begin(key[0], key[1], run.get("pool"), run.get("description"))
+                self.limit.begin(run.get("max_memory"))
                 self.interrupts.arm(key)
                 fields = self.user_code(run)
             except BaseException as e:
@@ -170,7 +174,8 @@ class Worker:
         except KeyboardInterrupt as e:      # it rose between the end of the user code and disarm()
             self.interrupts.disarm()
             error = error or e
-        return fields if fields is not None else self.failed(error, key)
+        limit = self.limit.end()
+        return fields if fields is not None else self.failed(error, key, limit)
 
     def bind(self, run):
         """A worker sees one binary set in its life: two versions of a module never meet in it."""
@@ -186,7 +191,14 @@ class Worker:
         self.bound = run["set"]
 
     def user_code(self, run):
-        job = loading.load_job(run["class"])
+        modules = len(sys.modules)
+        made_from = loading.find_class(run["class"])
+        if len(sys.modules) != modules:
+            self.process_state.note()       # what modules change while they are imported stays with them
+        return in_own_context(self.run_class, made_from, run)
+
+    def run_class(self, made_from, run):
+        job = loading.make_job(made_from, run["class"])
         self.phase = "run"
         outcome = loading.run_class_job(job, self.job_context, lambda: self.runtime(run["job"]), run["config"])
         if outcome.kind == "invalid":
@@ -207,13 +219,18 @@ class Worker:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         return os.path.join(folder, name)
 
-    def failed(self, error, key):
-        """The outcome of an attempt that an exception has ended."""
+    def failed(self, error, key, limit):
+        """The outcome of an attempt that an exception has ended. limit: its max_memory, or None."""
         if self._too_large and self._too_large[0] == key:
             return {"outcome": "error", "error": self.log_too_large()}
         chain = list(_chain(error))
         if self.interrupts.raised == key and any(isinstance(e, KeyboardInterrupt) for e in chain):
             return {"outcome": "interrupted", "error": failure.describe(error, self.phase)}
+        refusal = limits.refused(chain) if limit else None
+        if refusal is not None:
+            cause = error.__cause__ if isinstance(error, JobError) and error.__cause__ else error
+            described = limits.out_of_memory(limit, refusal, cause)
+            return {"outcome": "error", "error": failure.describe(described, self.phase)}
         if isinstance(error, KeyboardInterrupt):
             described = JobError("USER_EXCEPTION", "the job raised KeyboardInterrupt", 4)
             described.__cause__ = error
@@ -233,7 +250,8 @@ class Worker:
         if "error" in body and self.logs.sizes()[1]:
             body["error"]["stderr_tail"] = self.logs.tail("stderr")
         reason = self.attachment.reset()
-        self.process_state.restore()
+        changed = self.process_state.restore()
+        reason = reason or changed
         threads = self.process_state.threads_left()
         left = self.process_state.end_children()
         if restored:
@@ -310,11 +328,18 @@ class Worker:
                 while self.away:
                     with self._turn:
                         if self.away:
-                            self.io_step()
+                            self.io_step_within_limit()
                 self.takeover.wait()
         except BaseException:
             traceback.print_exc()
             os._exit(1)
+
+    def io_step_within_limit(self):
+        try:
+            self.io_step()
+        except MemoryError:
+            self.limit.lift()       # the job is at its limit and goes on; from here on only the zygote keeps it
+            self.link.step(False)
 
     # -- whoever has the turn
 

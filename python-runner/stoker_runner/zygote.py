@@ -13,7 +13,9 @@ import time
 import traceback
 
 from . import connection, proc
+from .failure import WITH_MORE_MEMORY
 from .hunt import Hunter
+from .limits import MemoryWatch, size_text
 from .logs import discard_empty
 
 REQUIRED = ("pyspark", "py4j.clientserver", "pyspark.sql", "stoker_runner.keeper", "stoker_runner.worker")
@@ -31,6 +33,8 @@ NOT_OURS = ("STOKER_PROCESS",)     # when the server itself runs inside a job of
 ACK_SECONDS = 2.0           # for the last `exited` to be acknowledged
 TERM_GRACE_MS = 5000
 ORPHAN_SECONDS = 600.0
+WORKER_OOM_SCORE = 500      # of 1000: the kernel takes a job before the JVM, the keeper and the server
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
 
 class Child:
@@ -40,6 +44,7 @@ class Child:
         self.process, self.role, self.pid = process, role, pid
         self.start_time = proc.start_time(pid)
         self.reason = None          # why we killed it, for `exited`
+        self.code = None            # what that is to its job, when not what the signal says
 
     def body(self):
         return {"process": self.process, "role": self.role, "pid": self.pid, "start_time": self.start_time}
@@ -59,6 +64,8 @@ class Zygote:
         self.ending = None          # monotonic time at which the zygote leaves, once the keeper has ended
         self.had_keeper = False
         self.hunter = Hunter(context)
+        self.memory = MemoryWatch(self.hunter)
+        self.oom_kills = proc.oom_kills()
         self.orphan_seconds = float(os.environ.get("STOKER_ORPHAN_SECONDS", ORPHAN_SECONDS))
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.link = connection.Link(state_dir, self.hello, self.deliver, self.welcomed, self.spool_exits,
@@ -75,19 +82,24 @@ class Zygote:
         while not self.finished():
             poller = select.poll()
             poller.register(self.wake_read, select.POLLIN)
+            poller.register(self.memory.fd, select.POLLIN)
             if self.link.fileno() >= 0:
                 poller.register(self.link.fileno(), select.POLLIN)
             ready = dict(poller.poll(self.timeout_ms()))
             if self.wake_read in ready:
                 self.on_signals(os.read(self.wake_read, 4096))
+            if self.memory.fd in ready:
+                self.memory.read()
             self.link.step(self.link.fileno() in ready)
             self.reap()
+            self.watch_memory()
             self.watch_clocks()
         self.spool_exits()
         return 0 if self.stopping is not None else 1
 
     def timeout_ms(self):
-        limits = [self.link.timeout(), self.until(self.stopping if self.children else None), self.until(self.ending)]
+        limits = [self.link.timeout(), self.until(self.stopping if self.children else None), self.until(self.ending),
+                  self.memory.timeout()]
         if not self.had_keeper:
             limits.append(5.0)
         limits = [x for x in limits if x is not None]
@@ -109,6 +121,12 @@ class Zygote:
             self.reap()
         if not self.had_keeper and not self.link.welcome and now - self.link.last_welcome > self.orphan_seconds:
             self.end()
+
+    def watch_memory(self):
+        for child, reason in self.memory.look(self.children):
+            child.reason, child.code = child.reason or reason, "OUT_OF_MEMORY"
+            self.end_group(child)
+        self.reap()
 
     def on_signals(self, numbers):
         if signal.SIGTERM in numbers:
@@ -203,6 +221,9 @@ class Zygote:
             os.close(self.wake_read)
             os.close(self.wake_write)
             os.environ["STOKER_PROCESS"] = process
+            if role == "worker":
+                self.offer_to_the_kernel()
+            os.chdir(make_work(self.state_dir, self.context))   # a job may have deleted it
             self.hunter.mark(process)
             main = importlib.import_module("stoker_runner." + role).main     # imported by preload()
             status = main(self.state_dir, self.context, process, gateway)
@@ -214,6 +235,13 @@ class Zygote:
                 sys.stderr.flush()
             finally:
                 os._exit(status)
+
+    @staticmethod
+    def offer_to_the_kernel():
+        try:
+            proc.raise_oom_score(WORKER_OOM_SCORE)
+        except (OSError, ValueError):
+            pass                    # a kernel without it
 
     def reap(self):
         """Settles every child that has ended, ours and those that orphans of a job left us."""
@@ -237,10 +265,35 @@ class Zygote:
         del self.children[child.process]
         discard_empty(self.state_dir, child.process)
         by_signal = info.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+        retry = self.explain(child, info.si_status if by_signal else None)
         body = {"process": child.process, "role": child.role, "pid": child.pid,
                 "status": None if by_signal else info.si_status, "signal": info.si_status if by_signal else None,
                 "at": time.time(), "core": info.si_code == os.CLD_DUMPED, "reason": child.reason}
+        if child.code:
+            body["code"] = child.code
+        if retry:
+            body["retry"] = retry
         self.report_exit(body)
+
+    def explain(self, child, signum):
+        """Gives an end by a signal that nobody here has sent its reason. What helps, or None."""
+        limit = self.memory.forget(child.process)
+        kills, self.oom_kills = self.oom_kills, proc.oom_kills()
+        if child.reason:
+            return WITH_MORE_MEMORY if child.code else None
+        if signum == signal.SIGKILL:
+            if kills is not None and self.oom_kills > kills:
+                child.code = "OUT_OF_MEMORY"
+                child.reason = ("the kernel ended the job's process (signal 9): the memory of the machine, or of its "
+                                "control group, was used up")
+            else:
+                child.reason = "nobody in Stoker sent it; it may be the kernel's out-of-memory killer"
+            return WITH_MORE_MEMORY
+        if signum in CRASHES and limit:
+            child.reason = ("it ran with max-memory = %s; libraries that do not expect an allocation to fail end like this"
+                            % size_text(limit))
+            return WITH_MORE_MEMORY
+        return None
 
     def report_exit(self, body):
         self.exits[body["process"]] = body
@@ -316,6 +369,14 @@ def reexec_if_needed():
         env = {k: v for k, v in os.environ.items() if k not in NOT_OURS}
         env.update(wanted)
         os.execve(sys.executable, [sys.executable, "-m", "stoker_runner.zygote"], env)
+
+
+def make_work(state_dir, context):
+    """The working directory of everything in the context. One below the context's own, so that a job which deletes it
+    takes nothing along that others need."""
+    path = os.path.join(state_dir, "contexts", context, "work")
+    os.makedirs(path, exist_ok=True)
+    return path
 
 
 def main():

@@ -43,6 +43,35 @@ def test_worker_that_ends_says_how(server, narrow, app, fake, texts):
     next_job_runs(server, narrow, app)
 
 
+@pytest.mark.parametrize(
+    "exited, code, retry, message",
+    [
+        (
+            {"code": "OUT_OF_MEMORY", "reason": "used 70 MiB, max-memory = 64 MiB", "retry": "with-more-memory"},
+            "OUT_OF_MEMORY",
+            "with-more-memory",
+            "used 70 MiB, max-memory = 64 MiB",
+        ),
+        (
+            {"reason": "nobody sent it", "retry": "with-more-memory"},
+            "SIGNALLED",
+            "with-more-memory",
+            "the job's process was ended by signal 9 (Killed): nobody sent it",
+        ),
+        ({"code": "OTHER", "reason": 7}, "SIGNALLED", "may-help", "the job's process was ended by signal 9 (Killed)"),
+    ],
+)
+def test_worker_that_was_killed_for_its_memory(server, narrow, app, exited, code, retry, message):
+    """The zygote says in `exited` why it ended a job, or what it knows of an end that nobody wanted."""
+    body = server.run(narrow, app, {"print": "last line", "do": "signal", "exited": exited}).json
+    error = server.get("/v1/jobs/" + body["jobId"]).json["error"]
+    assert error == {
+        "code": code, "message": message, "retry": retry, "exit_code": 137, "stderr_tail": "last line\n"
+    }
+    assert body["result"]["errorClass"] == code and message in body["result"]["message"]
+    next_job_runs(server, narrow, app)
+
+
 def test_only_the_last_lines_of_stderr_are_shown(server, narrow, app):
     """At most 4 KiB, beginning with a whole line."""
     lines = "\n".join("line %06d" % i for i in range(3000))

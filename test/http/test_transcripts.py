@@ -146,7 +146,12 @@ class Stage:
 
     def on_submit(self, line):
         reply = self.server.post(
-            "/jobs", line["config"], appName="transcript", classPath=line["class"], context="transcript"
+            "/jobs",
+            line["config"],
+            appName="transcript",
+            classPath=line["class"],
+            context="transcript",
+            **line.get("terms", {}),
         )
         assert reply.status == 202, reply
         self.job = reply.json["jobId"]
@@ -260,7 +265,7 @@ def test_worker(stage, name):
     stage.play(before)
     assert stage.creating().status == 200
     stage.play(transcript(name))
-    if name not in ("worker-refused.jsonl", "worker-retire.jsonl"):
+    if name not in ("worker-refused.jsonl", "worker-retire.jsonl", "worker-isolated.jsonl", "worker-memory.jsonl"):
         stage.silent("worker")
     for reply in stage.replies:
         assert reply().status in (200, 404)

@@ -131,6 +131,10 @@ def do_exit(worker, run, wish):
 
 
 def do_signal(worker, run, wish):
+    """What the zygote shall say of it: "exited", fields of that message."""
+    if "exited" in wish:
+        with open("exited.%s" % worker.process, "w") as f:
+            json.dump(wish["exited"], f)
     os.kill(os.getpid(), wish.get("signal", signal.SIGKILL))
 
 

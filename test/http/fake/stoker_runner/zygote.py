@@ -10,6 +10,7 @@ puppet          writes its pid to the file `puppet` and sleeps: the test dials i
 """
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -181,6 +182,11 @@ class Zygote:
             "core": info.si_code == os.CLD_DUMPED,
             "reason": None,
         }
+        try:
+            with open("exited.%s" % child["process"]) as f:  # as its job has wished
+                body.update(json.load(f))
+        except FileNotFoundError:
+            pass
         self.exits[child["process"]] = body
         if not self.link.send(dict(body, type="exited")):
             link.write_spool(self.state_dir, "exit.%s.%s" % (self.context, child["process"]), body)

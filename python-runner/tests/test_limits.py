@@ -1,0 +1,158 @@
+"""max_memory and what ends by signals mean, without Spark: the zygote's part with real processes, faked counters."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+
+from stoker_runner import limits, patches, proc, zygote
+from stoker_runner.hunt import Hunter
+from stoker_runner.limits import MemoryWatch
+
+MIB = 1 << 20
+HOLD = "kept = b'x' * (%d << 20); print(flush=True); import time; time.sleep(1000)"
+
+
+@pytest.fixture
+def watch():
+    made = MemoryWatch(Hunter("context"))
+    yield made
+    for fd in limits._pipe:
+        os.close(fd)
+
+
+@pytest.fixture
+def holder():
+    """A function that starts a process which holds so many MiB, as a Child of a zygote."""
+    made = []
+
+    def start(mib):
+        process = subprocess.Popen([sys.executable, "-c", HOLD % mib], stdout=subprocess.PIPE)
+        made.append(process)
+        process.stdout.readline()
+        return types.SimpleNamespace(process="w-1", pid=process.pid)
+    yield start
+    for process in made:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def tell(*messages):
+    for message in messages:
+        os.write(limits._pipe[1], json.dumps(message).encode() + b"\n")
+
+
+def begin(limit, resident=0, share=0):
+    return {"process": "w-1", "limit": limit, "resident": resident, "share": share}
+
+
+END = {"process": "w-1", "limit": None}
+
+
+def test_nothing_is_looked_at_while_no_job_has_a_limit(watch):
+    assert watch.timeout() is None and list(watch.look({})) == []
+
+
+def test_a_job_over_its_limit_is_found_and_stopped(watch, holder):
+    child = holder(32)
+    tell(begin(24 * MIB))
+    watch.read()
+    found = list(watch.look({"w-1": child}))
+    assert [each for each, _ in found] == [child] and "max-memory = 24 MiB" in found[0][1]
+    assert proc.stat(child.pid).state == "T"
+
+
+@pytest.mark.parametrize("messages", [[begin(64 * MIB)], [begin(8 * MIB, 32 * MIB, 32 * MIB)], [begin(MIB), END]],
+                         ids=["under", "beyond", "ended"])
+def test_others_run_on(watch, holder, messages):
+    child = holder(32)
+    tell(*messages)
+    watch.read()
+    assert list(watch.look({"w-1": child})) == []
+    assert proc.stat(child.pid).state != "T"
+
+
+def test_a_job_that_has_just_ended_is_not_killed(watch, holder):
+    """The zygote stops the worker before it looks whether the job is still there; then it goes on."""
+    child = holder(32)
+    tell(begin(8 * MIB))
+    watch.read()
+    tell(END)
+    job = watch._jobs["w-1"]
+    assert watch._holds(child, job) is False
+    assert proc.stat(child.pid).state != "T"
+
+
+def test_what_jobs_write_into_the_pipe_ends_nothing(watch):
+    os.write(limits._pipe[1], b"nonsense\n[1]\n{}\n" + json.dumps(begin(5)).encode()[:10])
+    watch.read()
+    os.write(limits._pipe[1], json.dumps(begin(5)).encode()[10:] + b"\n")
+    assert watch.forget("w-1") == 5 and watch.forget("w-1") is None
+
+
+@pytest.fixture
+def explain(monkeypatch):
+    """A function: (signal, counts of the kernel's kills before and after, limit of the job) -> (code, reason, retry)."""
+    def call(signum, before=3, after=3, limit=None, killed=None):
+        made = zygote.Zygote.__new__(zygote.Zygote)
+        made.oom_kills = before
+        made.memory = types.SimpleNamespace(forget=lambda process: limit)
+        monkeypatch.setattr(proc, "oom_kills", lambda: after)
+        child = types.SimpleNamespace(process="w-1", reason=killed, code=None)
+        retry = made.explain(child, signum)
+        assert made.oom_kills == after
+        return child.code, child.reason or "", retry
+    return call
+
+
+def test_a_kill_that_the_kernel_counts_as_its_own(explain):
+    code, reason, retry = explain(signal.SIGKILL, 3, 4)
+    assert (code, retry) == ("OUT_OF_MEMORY", "with-more-memory") and "kernel" in reason
+
+
+@pytest.mark.parametrize("before,after", [(3, 3), (None, None)])
+def test_a_kill_that_nobody_admits(explain, before, after):
+    code, reason, retry = explain(signal.SIGKILL, before, after)
+    assert (code, retry) == (None, "with-more-memory") and "may be the kernel's out-of-memory killer" in reason
+
+
+def test_a_kill_that_the_server_wanted(explain):
+    assert explain(signal.SIGKILL, 3, 4, killed="wanted") == (None, "wanted", None)
+
+
+def test_other_ends(explain):
+    assert explain(None) == (None, "", None)
+    assert explain(signal.SIGSEGV) == (None, "", None)
+    assert explain(signal.SIGTERM, limit=MIB) == (None, "", None)
+    code, reason, retry = explain(signal.SIGSEGV, limit=64 * MIB)
+    assert code is None and "max-memory = 64 MiB" in reason and retry == "with-more-memory"
+
+
+def test_the_kernel_counts_its_kills():
+    assert proc.oom_kills() >= 0
+
+
+# ---------------------------------------------------------------- patches
+
+@pytest.mark.parametrize("use_tags", [True, False])
+def test_replaced_names_are_found_with_and_without_the_tags_of_dicts(use_tags, monkeypatch):
+    watched = patches.Patches()
+    watched._use_tags = use_tags and watched._use_tags
+    watched.note()
+    assert watched.found() is None
+    json.new_name = lambda: None
+    assert watched.found() is None, "a name that is added harms nobody"
+    del json.new_name
+    monkeypatch.setattr(json, "dumps", print)
+    assert watched.found() == "its job replaced json.dumps"
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "json", sys)
+    assert watched.found() == "its job replaced module json"
+
+
+def test_this_interpreter_has_tags():
+    assert patches._tags_work() is (sys.version_info < (3, 14))
