@@ -1,7 +1,7 @@
 """`max_memory` of a job (PROTOCOL.md section 6): what its processes may use beyond what its worker had when it began.
 
-Two things keep it. In the worker, RLIMIT_DATA makes allocations fail, so that most jobs end with a MemoryError in the line
-that asked for too much; child processes inherit it, each for itself. What that does not reach (several processes
+Two things keep it. In the worker, RLIMIT_DATA makes allocations fail, so that most jobs end with a MemoryError in the
+line that asked for too much; child processes inherit it, each for itself. What that does not reach (several processes
 together, shared memory, code that raises the limit again) the zygote sees: it looks at jobs with a limit a few times a
 second and kills what is over it. It is told of them through a pipe, which works without a server and without the
 worker's I/O thread. The JVM and executors are not counted: they are shared by all jobs.
@@ -161,8 +161,8 @@ class MemoryWatch:
             pids = self._family(child, children, entries)
             used = self._used(child.pid, pids, job)
             if used > job.limit and self._holds(child, job):
-                yield child, ("the job was ended because its processes used %s more memory than its worker had before it;"
-                              " its limit is max-memory = %s" % (size_text(used), size_text(job.limit)))
+                yield child, ("the job was ended because its processes used %s more memory than its worker had "
+                              "before it; its limit is max-memory = %s" % (size_text(used), size_text(job.limit)))
         self._look_at = time.monotonic() + LOOK_SECONDS
 
     def _family(self, child, children, entries):

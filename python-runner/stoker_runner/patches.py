@@ -9,7 +9,8 @@ import gc
 import sys
 
 _MODULES = ("builtins", "io", "json", "logging", "math", "os", "os.path", "pickle", "random", "re", "shutil", "socket",
-            "subprocess", "tempfile", "threading", "time", "urllib.request", "warnings", "pyspark", "pyspark.cloudpickle",
+            "subprocess", "tempfile", "threading", "time", "urllib.request", "warnings", "pyspark",
+            "pyspark.cloudpickle",
             "pyspark.sql.functions", "pyspark.sql.functions.builtin", "pyspark.serializers", "pandas", "numpy",
             "sparkjobserver.api")
 _CLASSES = (("pyspark.sql", "SparkSession"), ("pyspark.sql", "DataFrame"), ("pyspark.sql", "Column"),

@@ -2,14 +2,14 @@
 
 Modules stay loaded: they belong to the binary set that the worker is bound to, and so does what they change while they
 are imported, since they are not imported again. note() is therefore called again after an import; what differs from the
-last note after a job was changed by the job. What cannot be put back, or not without harm to modules that are loaded, is
-a reason to retire. Not undone: atexit handlers (they never run, since workers leave by _exit), gc.freeze().
+last note after a job was changed by the job. What cannot be put back, or not without harm to modules that are loaded, is a
+reason to retire. Not undone: atexit handlers (they never run, since workers leave by _exit), gc.freeze().
 
-Main thread only. restore() runs after every job, so it asks little: about 13 microseconds in all when nothing is to be done.
+Main thread only. restore() runs after every job, so it asks little: about 13 microseconds when nothing is to be done.
 """
 import _locale
 import _signal
-import asyncio.events
+import asyncio.events   # noqa: F401: in _BINDINGS
 import contextvars
 import csv
 import ctypes
@@ -24,7 +24,7 @@ import resource
 import signal
 import socket
 import sys
-import tempfile
+import tempfile         # noqa: F401: in _BINDINGS
 import threading
 import time
 import warnings
@@ -47,7 +47,7 @@ _BINDINGS = (
 )
 _ABSENT = object()
 _RLIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
-_RLIMITS_ASKED = (resource.RLIMIT_AS, resource.RLIMIT_NOFILE)   # after every job; the others after a call of setrlimit()
+_RLIMITS_ASKED = (resource.RLIMIT_AS, resource.RLIMIT_NOFILE)   # after every job; the others when setrlimit() was called
 _libc = ctypes.CDLL(None)
 _environ = ctypes.c_void_p.in_dll(_libc, "environ")
 
@@ -362,8 +362,8 @@ class Seeds:
 
 
 def in_own_context(function, *args):
-    """Calls a function with context variables of its own: what it changes there (decimal's context, numpy's error state,
-    a library's settings) ends with it."""
+    """Calls a function with context variables of its own: what it changes there (decimal's context, numpy's error
+    state, a library's settings) ends with it."""
     return contextvars.copy_context().run(_with_own_decimals, function, *args)
 
 

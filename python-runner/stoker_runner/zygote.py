@@ -290,7 +290,7 @@ class Zygote:
                 child.reason = "nobody in Stoker sent it; it may be the kernel's out-of-memory killer"
             return WITH_MORE_MEMORY
         if signum in CRASHES and limit:
-            child.reason = ("it ran with max-memory = %s; libraries that do not expect an allocation to fail end like this"
+            child.reason = ("it ran with max-memory = %s; libraries that do not expect a failing allocation end like this"
                             % size_text(limit))
             return WITH_MORE_MEMORY
         return None

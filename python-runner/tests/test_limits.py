@@ -96,7 +96,7 @@ def test_what_jobs_write_into_the_pipe_ends_nothing(watch):
 
 @pytest.fixture
 def explain(monkeypatch):
-    """A function: (signal, counts of the kernel's kills before and after, limit of the job) -> (code, reason, retry)."""
+    """A function: (signal, the kernel's kills before and after, limit of the job) -> (code, reason, retry)."""
     def call(signum, before=3, after=3, limit=None, killed=None):
         made = zygote.Zygote.__new__(zygote.Zygote)
         made.oom_kills = before

@@ -1,10 +1,10 @@
-"""What one job does to its process, on real zygotes, workers and Spark: the next job is right, and so are its neighbours."""
+"""What one job does to its process, on real workers and Spark: the next job is right, and so are its neighbours."""
 import json
 import os
 import signal
 
 import pytest
-from conftest import FLAGS, wait_until
+from conftest import FLAGS
 from harness import make_binary
 from test_processes import COUNT, alive
 
@@ -15,7 +15,8 @@ RESTORED = [
     ("cwd", "os.chdir('/')", "os.getcwd()"),
     ("environ", "os.environ['LEFT'] = '1'", "os.environ.get('LEFT')"),
     ("environ, removed", "del os.environ['PYTHONHASHSEED']", "os.environ.get('PYTHONHASHSEED')"),
-    ("environ, replaced", "os.environ = dict(os.environ, LEFT='1')", "[type(os.environ).__name__, os.environ.get('LEFT')]"),
+    ("environ, replaced", "os.environ = dict(os.environ, LEFT='1')",
+     "[type(os.environ).__name__, os.environ.get('LEFT')]"),
     ("environ of C, putenv", "os.putenv('LEFT', 'c')", "subprocess.getoutput('echo $LEFT')"),
     ("environ of C, setenv", "ctypes.CDLL(None).setenv(b'LEFT', b'c', 1)", "subprocess.getoutput('echo $LEFT')"),
     ("environ of C, unsetenv", "os.unsetenv('PYTHONHASHSEED')", "subprocess.getoutput('echo $PYTHONHASHSEED')"),
@@ -29,7 +30,8 @@ RESTORED = [
     ("signal mask", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})",
      "sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))"),
     ("alarm", "signal.setitimer(signal.ITIMER_REAL, 1000)", "signal.getitimer(signal.ITIMER_REAL)[0] > 0"),
-    ("timer of processor time", "signal.setitimer(signal.ITIMER_PROF, 1000)", "signal.getitimer(signal.ITIMER_PROF)[0] > 0"),
+    ("timer of processor time", "signal.setitimer(signal.ITIMER_PROF, 1000)",
+     "signal.getitimer(signal.ITIMER_PROF)[0] > 0"),
     ("open files", "resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))",
      "resource.getrlimit(resource.RLIMIT_NOFILE)"),
     ("stack size", "resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))",
@@ -303,9 +305,11 @@ def test_a_limit_counts_from_what_the_worker_has(workers):
 
 # What a failing allocation does not stop: args[0] is a flag that says when it is over what it may use.
 BEYOND = {
-    "child": "child = subprocess.Popen([sys.executable, '-c', 'import time; kept = b\"x\" * (56 << 20); time.sleep(1000)'])\n"
+    "child": "code = 'import time; kept = b\"x\" * (56 << 20); time.sleep(1000)'\n"
+             "child = subprocess.Popen([sys.executable, '-c', code])\n"
              "kept = b'x' * (56 << 20)\nchild.wait()",
-    "forks": "for _ in range(4):\n    if os.fork() == 0:\n        kept = b'x' * (40 << 20)\n        time.sleep(1000)\nos.wait()",
+    "forks": "for _ in range(4):\n    if os.fork() == 0:\n"
+             "        kept = b'x' * (40 << 20)\n        time.sleep(1000)\nos.wait()",
     "daemon": "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        kept = b'x' * (56 << 20)\n"
               "        time.sleep(1000)\n    os._exit(0)\nos.wait()\nkept = b'x' * (56 << 20)\ntime.sleep(1000)",
     "shared": "kept = mmap.mmap(-1, 256 << 20)\nkept.write(b'x' * (32 << 20))\nkept.write(b'x' * (32 << 20))\n"
@@ -315,7 +319,8 @@ BEYOND = {
              "        try:\n            kept.append(b'x' * (8 << 20))\n            time.sleep(.01)\n"
              "        except BaseException:\n            pass\nhold()",
     "malloc": "resource.setrlimit(resource.RLIMIT_DATA, (-1, -1))\nlibc = ctypes.PyDLL(None)\n"
-              "libc.malloc.restype = ctypes.c_void_p\nlibc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]\n"
+              "libc.malloc.restype = ctypes.c_void_p\n"
+              "libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]\n"
               "while True:\n    libc.memset(libc.malloc(1 << 20), 1, 1 << 20)\n    libc.usleep(1000)",
 }
 

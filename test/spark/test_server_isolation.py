@@ -1,4 +1,4 @@
-"""isolation, max-memory, jobs that take their process along and the attached spare: real Spark through the real server."""
+"""isolation, max-memory, jobs that take their process along, the attached spare: real Spark through the real server."""
 import os
 import shutil
 import signal
@@ -127,7 +127,8 @@ def test_a_job_that_ends_its_process_fails_alone(stoker, py, good_after, files, 
 
 def test_a_job_that_deletes_its_working_directory(stoker, py, good_after, files):
     assert run(stoker, "stoker_jobs.isolation.Dies", {"how": "rmtree"})[0] == "survived"
-    places = [run(stoker, SPOILS, {"keep": True}, isolation=isolation)[0]["seen"][3] for isolation in ("shared", "process")]
+    places = [run(stoker, SPOILS, {"keep": True}, isolation=isolation)[0]["seen"][3]
+              for isolation in ("shared", "process")]
     assert places == [stoker.path("contexts", py["id"], "work")] * 2
     assert os.path.isdir(places[0])
 
@@ -172,8 +173,8 @@ def ticks():
 
 
 def test_an_attached_spare_runs_the_first_job_of_a_new_set(stoker, files, tmp_path):
-    """The worker of a new binary set was forked and attached before anybody asked for it; and another one takes its place
-    while that job still runs."""
+    """The worker of a new binary set was forked and attached before anybody asked for it; and another one takes its
+    place while that job still runs."""
     context = stoker.create_running("spares")
     used = {}
     for number in range(3):

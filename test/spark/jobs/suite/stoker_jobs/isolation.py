@@ -10,7 +10,7 @@ runs = 0
 
 
 class Spoils(Job):
-    """Changes what a process has: a variable of this module, the environment, sys.path, the working directory, a function.
+    """Changes what a process has: a variable of this module, environment, sys.path, working directory, a function.
 
     Result: {"pid", "seen": what it finds}. Config: keep, true to leave the function alone."""
 
