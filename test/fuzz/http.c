@@ -369,11 +369,11 @@ static void take_header(const char *line, size_t len, struct headers *h)
     while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
         end--;
     if (name_len == 14 && strncasecmp(line, "Content-Length", 14) == 0) {
-        h->bad |= h->has_length || value == end || end - value > 18;
+        h->bad |= h->has_length || value == end;
         h->has_length = true;
         h->length = 0;
         for (; value < end; value++) {
-            h->bad |= !isdigit((unsigned char)*value);
+            h->bad |= !isdigit((unsigned char)*value) || h->length > INT64_MAX / 20;
             h->length = h->length * 10 + (unsigned long long)(*value - '0');
         }
     } else if (name_len == 17 && strncasecmp(line, "Transfer-Encoding", 17) == 0) {
