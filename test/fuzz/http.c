@@ -180,16 +180,32 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
+/* libFuzzer's clock interrupts calls. */
+static int dial(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, why = 0;
+    struct pollfd ready = { .fd = fd, .events = POLLOUT };
+    socklen_t len = sizeof why;
+
+    FUZZ_CHECK(fd >= 0, "%s", strerror(errno));
+    if (connect(fd, (const struct sockaddr *)&server, sizeof server) < 0) {
+        FUZZ_CHECK(errno == EINTR, "%s", strerror(errno));
+        while (poll(&ready, 1, -1) < 0)
+            FUZZ_CHECK(errno == EINTR, "%s", strerror(errno));
+        FUZZ_CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &len) == 0 && why == 0, "%s", strerror(why));
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
 /* Sends all, closes that side, reads to the end. False: the connection was reset, so some of the answer may be missing. */
 static bool exchange(const uint8_t *data, size_t size, struct stk_buf *ret)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    int fd = dial();
     char piece[16384];
     ssize_t n = 0;
     bool whole;
 
-    FUZZ_CHECK(fd >= 0 && connect(fd, (const struct sockaddr *)&server, sizeof server) == 0, "%s", strerror(errno));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     while (size > 0 && (n = send(fd, data, size, MSG_NOSIGNAL)) >
                            0) { /* far less than the buffers hold: it never blocks for long */
         data += n;
@@ -197,7 +213,7 @@ static bool exchange(const uint8_t *data, size_t size, struct stk_buf *ret)
     }
     whole = size == 0;
     shutdown(fd, SHUT_WR);
-    while ((n = recv(fd, piece, sizeof piece, 0)) > 0)
+    while ((n = TEMP_FAILURE_RETRY(recv(fd, piece, sizeof piece, 0))) > 0)
         stk_buf_add(ret, piece, (size_t)n);
     whole &= n == 0;
     close(fd);
