@@ -206,8 +206,8 @@ static bool exchange(const uint8_t *data, size_t size, struct stk_buf *ret)
     ssize_t n = 0;
     bool whole;
 
-    while (size > 0 && (n = send(fd, data, size, MSG_NOSIGNAL)) >
-                           0) { /* far less than the buffers hold: it never blocks for long */
+    /* far less than the buffers hold: it never blocks for long */
+    while (size > 0 && (n = TEMP_FAILURE_RETRY(send(fd, data, size, MSG_NOSIGNAL))) > 0) {
         data += n;
         size -= (size_t)n;
     }
