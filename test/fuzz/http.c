@@ -324,14 +324,31 @@ static bool take_line(struct reading *r, const char **line, size_t *len)
     return true;
 }
 
+static const char *skip(const char *p, const char *end, int (*is)(int c))
+{
+    while (p < end && is((unsigned char)*p))
+        p++;
+    return p;
+}
+
+/* Like CivetWeb this takes any white space between the words, where RFC 9112 3 has one space. */
 static bool take_request_line(struct reading *r, struct expected *e, bool *http_1_1)
 {
-    const char *line, *space, *second, *cr;
+    const char *line, *word, *cr;
     size_t len;
 
-    while (r->p < r->end && isspace((unsigned char)*r->p)) /* empty lines before it may be skipped */
-        r->p++;
-    if (!take_line(r, &line, &len) || !(space = memchr(line, ' ', len)) || space == line || space - line >= 16)
+    word = skip(r->p, r->end, isspace); /* empty lines before it may be skipped */
+    r->p = skip(word, r->end, isgraph);
+    if (r->p == r->end || *r->p != ' ' || r->p == word || r->p - word >= 16)
+        return false;
+    memcpy(e->method, word, (size_t)(r->p - word));
+    e->target = skip(r->p, r->end, isspace);
+    r->p = skip(e->target, r->end, isgraph);
+    e->target_len = (size_t)(r->p - e->target);
+    if (r->p == r->end || *r->p != ' ')
+        return false;
+    r->p = skip(r->p, r->end, isspace);
+    if (!take_line(r, &line, &len))
         return false;
     while (len &&
            line[len - 1] == '\r') /* more of them before the end: framing.c refuses that where a header follows */
@@ -343,24 +360,9 @@ static bool take_request_line(struct reading *r, struct expected *e, bool *http_
     } else if (line[len] == '\n' && r->p < r->end && isspace((unsigned char)*r->p)) {
         r->p++;
     }
-    if (!memchr(line, ' ', len))
+    if (len != 8 || memcmp(line, "HTTP/1.", 7) != 0)
         return false;
-    memcpy(e->method, line, (size_t)(space - line));
-    while (space + 1 < line + len && space[1] == ' ') /* as RFC 9112 3 allows */
-        space++;
-    second = memchr(space + 1, ' ', len - (size_t)(space + 1 - line));
-    if (!second)
-        return false;
-    e->target = space + 1;
-    e->target_len = (size_t)(second - e->target);
-    while (second + 1 < line + len && second[1] == ' ')
-        second++;
-    len -= (size_t)(second + 1 - line);
-    while (len && second[len] == ' ')
-        len--;
-    if (len != 8 || memcmp(second + 1, "HTTP/1.", 7) != 0)
-        return false;
-    *http_1_1 = second[8] != '0';
+    *http_1_1 = line[7] != '0';
     return true;
 }
 
