@@ -91,7 +91,7 @@ static struct stk_timer *timers[TIMERS_MAX];
 static struct {
     void (*work)(void *arg), (*after)(void *arg);
     void *arg;
-} background[64];
+} background[4096];
 static size_t n_background;
 
 void stk_loop_post(struct stk_loop *loop, struct stk_task *first)
