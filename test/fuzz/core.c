@@ -91,7 +91,7 @@ static struct stk_timer *timers[TIMERS_MAX];
 static struct {
     void (*work)(void *arg), (*after)(void *arg);
     void *arg;
-} background[64];
+} background[4096];
 static size_t n_background;
 
 void stk_loop_post(struct stk_loop *loop, struct stk_task *first)
@@ -689,6 +689,61 @@ int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_do
     return none(err);
 }
 
+/* Nothing is old enough to be removed. */
+int stk_store_expire(struct stk_store *s, struct stk_expiry *expiry, stk_store_done_fn *done, void *arg,
+                     struct stk_err *err)
+{
+    (void)s;
+    (void)err;
+    expiry->more = false;
+    expiry->n_gone = expiry->n_events = 0;
+    return queue_command(done, arg);
+}
+
+int stk_store_results_dropped(struct stk_store *s, const char (*ids)[STK_UUID_MAX], size_t n, stk_store_done_fn *done,
+                              void *arg, struct stk_err *err)
+{
+    (void)s;
+    (void)ids;
+    (void)n;
+    (void)err;
+    return queue_command(done, arg);
+}
+
+int stk_store_version_expired(struct stk_store *s, int64_t version, stk_store_done_fn *done, void *arg,
+                              struct stk_err *err)
+{
+    (void)s;
+    (void)version;
+    (void)err;
+    return queue_command(done, arg);
+}
+
+int stk_store_unused_versions(struct stk_store *s, int64_t replaced_before_us, const atomic_bool *stop, int64_t **ret,
+                              size_t *ret_n, struct stk_err *err)
+{
+    (void)s;
+    (void)replaced_before_us;
+    (void)stop;
+    (void)err;
+    *ret = NULL;
+    *ret_n = 0;
+    return 0;
+}
+
+size_t stk_store_backlog(struct stk_store *s)
+{
+    (void)s;
+    return n_commands;
+}
+
+int stk_store_knows(struct stk_store *s, const char *id, struct stk_err *err)
+{
+    (void)s;
+    (void)id;
+    (void)err;
+    return 1;
+}
 void stk_store_flush(struct stk_store *s)
 {
     (void)s;

@@ -241,7 +241,7 @@ static void check_decoder(const struct stk_buf *s, size_t cut)
     for (size_t at = 0; rc >= 0 && at < s->len; at += cut) {
         FUZZ_CHECK(stk_frame_decoder_feed(d, s->data + at, s->len - at < cut ? s->len - at : cut, &err) == 0);
         while ((rc = stk_frame_decoder_next(d, &f, &err)) == 1) {
-            FUZZ_CHECK(f.len == frame_len(s, expected));
+            FUZZ_CHECK(f.len > 0 && f.len == frame_len(s, expected));
             FUZZ_CHECK(memcmp(f.payload, s->data + expected + STK_FRAME_HEADER, f.len) == 0);
             expected += STK_FRAME_HEADER + f.len;
         }

@@ -180,24 +180,40 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
+/* libFuzzer's clock interrupts calls. */
+static int dial(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, why = 0;
+    struct pollfd ready = { .fd = fd, .events = POLLOUT };
+    socklen_t len = sizeof why;
+
+    FUZZ_CHECK(fd >= 0, "%s", strerror(errno));
+    if (connect(fd, (const struct sockaddr *)&server, sizeof server) < 0) {
+        FUZZ_CHECK(errno == EINTR, "%s", strerror(errno));
+        while (poll(&ready, 1, -1) < 0)
+            FUZZ_CHECK(errno == EINTR, "%s", strerror(errno));
+        FUZZ_CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &len) == 0 && why == 0, "%s", strerror(why));
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
 /* Sends all, closes that side, reads to the end. False: the connection was reset, so some of the answer may be missing. */
 static bool exchange(const uint8_t *data, size_t size, struct stk_buf *ret)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    int fd = dial();
     char piece[16384];
     ssize_t n = 0;
     bool whole;
 
-    FUZZ_CHECK(fd >= 0 && connect(fd, (const struct sockaddr *)&server, sizeof server) == 0, "%s", strerror(errno));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    while (size > 0 && (n = send(fd, data, size, MSG_NOSIGNAL)) >
-                           0) { /* far less than the buffers hold: it never blocks for long */
+    /* far less than the buffers hold: it never blocks for long */
+    while (size > 0 && (n = TEMP_FAILURE_RETRY(send(fd, data, size, MSG_NOSIGNAL))) > 0) {
         data += n;
         size -= (size_t)n;
     }
     whole = size == 0;
     shutdown(fd, SHUT_WR);
-    while ((n = recv(fd, piece, sizeof piece, 0)) > 0)
+    while ((n = TEMP_FAILURE_RETRY(recv(fd, piece, sizeof piece, 0))) > 0)
         stk_buf_add(ret, piece, (size_t)n);
     whole &= n == 0;
     close(fd);
@@ -308,14 +324,31 @@ static bool take_line(struct reading *r, const char **line, size_t *len)
     return true;
 }
 
+static const char *skip(const char *p, const char *end, int (*is)(int c))
+{
+    while (p < end && is((unsigned char)*p))
+        p++;
+    return p;
+}
+
+/* Like CivetWeb this takes any white space between the words, where RFC 9112 3 has one space. */
 static bool take_request_line(struct reading *r, struct expected *e, bool *http_1_1)
 {
-    const char *line, *space, *second, *cr;
+    const char *line, *word, *cr;
     size_t len;
 
-    while (r->p < r->end && isspace((unsigned char)*r->p)) /* empty lines before it may be skipped */
-        r->p++;
-    if (!take_line(r, &line, &len) || !(space = memchr(line, ' ', len)) || space == line || space - line >= 16)
+    word = skip(r->p, r->end, isspace); /* empty lines before it may be skipped */
+    r->p = skip(word, r->end, isgraph);
+    if (r->p == r->end || *r->p != ' ' || r->p == word || r->p - word >= 16)
+        return false;
+    memcpy(e->method, word, (size_t)(r->p - word));
+    e->target = skip(r->p, r->end, isspace);
+    r->p = skip(e->target, r->end, isgraph);
+    e->target_len = (size_t)(r->p - e->target);
+    if (r->p == r->end || *r->p != ' ')
+        return false;
+    r->p = skip(r->p, r->end, isspace);
+    if (!take_line(r, &line, &len))
         return false;
     while (len &&
            line[len - 1] == '\r') /* more of them before the end: framing.c refuses that where a header follows */
@@ -327,24 +360,9 @@ static bool take_request_line(struct reading *r, struct expected *e, bool *http_
     } else if (line[len] == '\n' && r->p < r->end && isspace((unsigned char)*r->p)) {
         r->p++;
     }
-    if (!memchr(line, ' ', len))
+    if (len != 8 || memcmp(line, "HTTP/1.", 7) != 0)
         return false;
-    memcpy(e->method, line, (size_t)(space - line));
-    while (space + 1 < line + len && space[1] == ' ') /* as RFC 9112 3 allows */
-        space++;
-    second = memchr(space + 1, ' ', len - (size_t)(space + 1 - line));
-    if (!second)
-        return false;
-    e->target = space + 1;
-    e->target_len = (size_t)(second - e->target);
-    while (second + 1 < line + len && second[1] == ' ')
-        second++;
-    len -= (size_t)(second + 1 - line);
-    while (len && second[len] == ' ')
-        len--;
-    if (len != 8 || memcmp(second + 1, "HTTP/1.", 7) != 0)
-        return false;
-    *http_1_1 = second[8] != '0';
+    *http_1_1 = line[7] != '0';
     return true;
 }
 
@@ -369,11 +387,11 @@ static void take_header(const char *line, size_t len, struct headers *h)
     while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
         end--;
     if (name_len == 14 && strncasecmp(line, "Content-Length", 14) == 0) {
-        h->bad |= h->has_length || value == end || end - value > 18;
+        h->bad |= h->has_length || value == end;
         h->has_length = true;
         h->length = 0;
         for (; value < end; value++) {
-            h->bad |= !isdigit((unsigned char)*value);
+            h->bad |= !isdigit((unsigned char)*value) || h->length > INT64_MAX / 20;
             h->length = h->length * 10 + (unsigned long long)(*value - '0');
         }
     } else if (name_len == 17 && strncasecmp(line, "Transfer-Encoding", 17) == 0) {
