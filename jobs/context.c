@@ -194,9 +194,8 @@ static void on_clock(void *arg)
 
 /* ---- processes */
 
-static void on_process_ended(void *arg)
+void context_process_ended(struct process *p)
 {
-    struct process *p = arg;
     struct context *ctx = p->context;
 
     stk_watch_free(p->watch);
@@ -214,6 +213,11 @@ static void on_process_ended(void *arg)
                     true);
     }
     context_check_gone(ctx);
+}
+
+static void on_process_ended(void *arg)
+{
+    context_process_ended(arg);
 }
 
 void context_watch(struct process *p)

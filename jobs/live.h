@@ -218,6 +218,7 @@ void context_phase(struct context *ctx, const char *phase); /* the start has com
 void context_read_spec(struct context *ctx);                /* its limits and clocks */
 void context_set_clock(struct context *ctx);                /* once it runs */
 bool context_found(struct process *p, pid_t pid); /* identifies, records and watches it; false: it has ended already */
+void context_process_ended(struct process *p); /* its end was found out otherwise than by its watch */
 void context_close_process(struct process *p);
 void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */
 struct stk_text *context_log_error(struct context *ctx, const char *code, const char *what);

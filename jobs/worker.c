@@ -101,6 +101,16 @@ static void give_up_if_stuck(struct worker *w, int64_t now)
         stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s}", "type", "kill", "process", w->p.id.process));
 }
 
+/* What could not be watched for want of a descriptor. */
+static void watch_again(struct process *p)
+{
+    if (!p->known || p->dead || p->watch)
+        return;
+    context_watch(p);
+    if (p->dead) /* it has ended meanwhile */
+        context_process_ended(p);
+}
+
 void workers_look_after(struct stk_core *core)
 {
     int64_t now = stk_mono_ms();
@@ -108,10 +118,13 @@ void workers_look_after(struct stk_core *core)
     for (struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
         struct worker *w, *next;
 
+        watch_again(&ctx->keeper);
+        watch_again(&ctx->jvm);
+        watch_again(&ctx->zygote);
         for (w = LIST_FIRST(&ctx->workers); w; w = next) {
             next = LIST_NEXT(w, link);
             if (w->p.known && !w->p.dead && !w->p.watch)
-                context_watch(&w->p);
+                context_watch(&w->p); /* should it have ended, its zygote tells */
             if (ctx->ending || ctx->row.state != STK_CONTEXT_RUNNING)
                 continue;
             if (ctx->n_queued == 0 && w->state == W_READY && w->set && !w->job &&

@@ -107,8 +107,12 @@ static void on_admitted(struct context *ctx, json_t *msg)
     const char *process = json_string_value(json_object_get(msg, "worker"));
     struct worker *w = process ? worker_find(ctx, process) : NULL;
 
-    if (!w || w->state != W_ADMITTING || !ctx->zygote.conn)
+    if (!w || w->state != W_ADMITTING)
         return;
+    if (!ctx->zygote.conn) { /* it is admitted again when the zygote has dialled */
+        stk_debug("worker", "admitted before its zygote was there", "context", ctx->row.id, "process", process);
+        return;
+    }
     w->state = W_FORKING;
     stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:s, s:s, s:{s:O, s:O}}", "type", "fork", "process", process,
                                                    "role", "worker", "gateway", "port", json_object_get(msg, "port"),

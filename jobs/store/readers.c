@@ -90,6 +90,12 @@ static void column_str(sqlite3_stmt *stmt, int i, char *to, size_t size)
     to[len] = '\0';
 }
 
+/* A number that no version of this program has written. */
+static int damaged_row(struct stk_err *err)
+{
+    return stk_fail(err, STK_INTERNAL, "read: the database file is damaged (a state that there is not); restore it from a backup");
+}
+
 static int out_of_memory(struct stk_err *err)
 {
     return stk_fail(err, STK_INTERNAL, "out of memory");
@@ -183,6 +189,8 @@ static int fill_job(sqlite3_stmt *stmt, void *to, struct stk_err *err)
     row->terms.max_memory = sqlite3_column_int64(stmt, STK_JOB_COL_MAX_MEMORY);
     row->terms.isolated = sqlite3_column_int(stmt, STK_JOB_COL_ISOLATED);
     row->error = column_text(stmt, STK_JOB_COL_ERROR, &ok);
+    if ((unsigned)row->state >= STK_JOB_STATES)
+        return damaged_row(err);
     return ok ? 0 : out_of_memory(err);
 }
 
@@ -318,6 +326,8 @@ static int fill_context(sqlite3_stmt *stmt, void *to, struct stk_err *err)
     row->ui_url = column_text(stmt, STK_CONTEXT_COL_UI_URL, &ok);
     row->error = column_text(stmt, STK_CONTEXT_COL_ERROR, &ok);
     row->spec = column_text(stmt, STK_CONTEXT_COL_SPEC, &ok);
+    if ((unsigned)row->state >= STK_CONTEXT_STATES)
+        return damaged_row(err);
     return ok ? 0 : out_of_memory(err);
 }
 

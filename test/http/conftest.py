@@ -1,4 +1,7 @@
-"""Fixtures: `server`, shared by the tests that can share one; `daemon`, a function that makes one for a test alone."""
+"""Fixtures: `server`, shared by the tests that can share one; `daemon`, a function that makes one for a test alone.
+
+In a module that is marked own_server each test has a `server` of its own.
+"""
 
 import os
 import sys
@@ -7,6 +10,10 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import kit  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "own_server: `server` and `app` are the test's own, which may kill it")
 
 
 @pytest.fixture
@@ -53,8 +60,12 @@ def shared():
 
 
 @pytest.fixture
-def server(shared):
-    """The shared server, which must survive the test; the next test gets a living one all the same."""
+def server(request):
+    """The shared server, which must survive the test; the next test gets a living one all the same. Or one's own."""
+    if request.node.get_closest_marker("own_server"):
+        yield request.getfixturevalue("daemon")().start()
+        return
+    shared = request.getfixturevalue("shared")
     if not shared.running:
         shared.start()
     pid = shared.process.pid
@@ -74,8 +85,9 @@ def shared_context(shared):
 
 
 @pytest.fixture
-def app(server, shared_app):
-    return shared_app
+def app(request, server):
+    own = request.node.get_closest_marker("own_server")
+    return server.upload("app") if own else request.getfixturevalue("shared_app")
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class Shim:
             return []
         return [line.split(" ", 2) for line in lines]
 
-    def fail(self, part, call="*", code=errno.ENOSPC, longer_than=0):
+    def fail(self, part, call="write", code=errno.ENOSPC, longer_than=0):
         """From now on this call fails for paths that contain `part`; writes, only what is longer than so many bytes."""
         with open(self.fail_path + ".new", "w") as f:
             f.write("%d %s %s %d\n" % (code, call, part, longer_than))
@@ -84,6 +84,7 @@ class Shim:
                 stderr=log,
                 cwd=one.folder,
             )
+        one.started.append(one.process.pid)
         ready, _, _ = select.select([one.process.stdout], [], [], kit.WAIT)
         assert ready, "stokerd says nothing\n" + one.log()
         line = one.process.stdout.readline().decode()

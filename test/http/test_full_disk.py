@@ -13,11 +13,6 @@ from kit import wait_for
 from shim import Shim
 
 
-@pytest.fixture
-def server(daemon):
-    return daemon().start()
-
-
 def test_next_job_waits_for_the_end_of_the_one_before(daemon, flags):
     """A full disk refuses the long end of one job and takes the short start of the next: that one is not sent until the
     end is written, so a crash in between does not leave two jobs in one worker's hand."""
@@ -67,7 +62,7 @@ def test_full_disk_refuses_what_is_new_and_keeps_what_runs(daemon, flags):
     stuck = server.start_job("c", app, {"touch": flags.path("stuck"), "wait": "/nowhere"})
     flags.wait("on")
     flags.wait("stuck")
-    with shim.failing("/", "write", longer_than=1):  # every file of the state directory
+    with shim.failing("/", longer_than=1):  # every file of the state directory
         refused = [
             server.submit("c", app, {"append": log}),
             server.post("/contexts/d"),
@@ -179,6 +174,73 @@ def test_damaged_database_is_refused_and_left_alone(daemon):
     assert "damaged" in server.log() and "restore it from a backup" in server.log()
     with open(server.path("stoker.db"), "rb") as f:
         assert f.read() == before
+
+
+def test_create_that_cannot_be_recorded_while_a_delete_waits(daemon):
+    """Both clients are answered, nothing was started or is left, and the name is free."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    with server.frozen_store():
+        creating = server.background("POST", "/contexts/c")
+        wait_for(lambda: os.listdir(server.path("contexts")), "begin of the create")
+        deleting = server.background("DELETE", "/contexts/c")
+        wait_for(lambda: "to=STOPPING" in server.log() or deleting.done(), "delete")
+        shim.fail("stoker.db-wal")
+    assert creating().status == 507
+    assert deleting().status in (200, 404)
+    shim.heal()
+    assert server.get("/contexts").json == [] and server.pids() == []
+    wait_for(lambda: os.listdir(server.path("contexts")) == [], "removal of its folder")
+    server.create("c")
+    assert server.run("c", server.upload("app")).status == 200
+
+
+def test_cancel_that_needs_the_kill_on_a_full_disk(daemon, flags):
+    """Neither CANCELLING nor KILLED can be written: both clocks run side by side, the grace and the next attempt to write.
+    The worker is killed all the same, and the end is recorded when there is room."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    job = server.start_job("c", app, {"touch": flags.path("on"), "do": "hang"})
+    flags.wait("on")
+    with shim.failing("stoker.db-wal"):
+        killing = server.background("DELETE", "/jobs/" + job)
+        server.wait_log("job=%s from=CANCELLING to=KILLED" % job)
+        seen = server.log().count("transition not written")
+        wait_for(lambda: server.log().count("transition not written") >= seen + 2, "attempts to write")
+        assert server.job_row(job)[0] == "STARTING"
+    server.wait_job(job, "KILLED")
+    killing()
+    assert server.run("c", app).status == 200
+
+
+# ---- descriptors
+
+
+def test_no_descriptors_to_watch_processes_with(daemon, flags):
+    """A start that cannot watch what it adopts keeps it all the same; when it can, it learns who has ended meanwhile."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    for name in "cd":
+        server.create(name)
+    job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": 1})
+    flags.wait("on")
+    server.kill()
+    with shim.failing("pidfd", "pidfd", errno.EMFILE):
+        assert shim.start()
+        server.wait_log("cannot watch a process")
+        flags.up("go")
+        assert server.wait_job(job, "FINISHED")["result"] == 1
+        assert server.run("d", app).status == 200
+        os.kill(server.pid("d", "z"), signal.SIGKILL)
+        assert server.run("c", app).status == 200
+    wait_for(lambda: server.context_row("d")[1] == "LOST", "end of the context", 60)
+    assert server.run("c", app).status == 200
 
 
 # ---- a real disk that is full

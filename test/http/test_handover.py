@@ -10,14 +10,7 @@ import pytest
 from kit import wait_for
 
 
-@pytest.fixture
-def server(daemon):
-    return daemon().start()
-
-
-@pytest.fixture
-def app(server):
-    return server.upload("app")
+pytestmark = pytest.mark.own_server
 
 
 def test_sigusr2_under_load(server, app, flags):

@@ -13,14 +13,7 @@ import pytest
 from kit import make_zip, wait_for
 
 
-@pytest.fixture
-def server(daemon):
-    return daemon().start()
-
-
-@pytest.fixture
-def app(server):
-    return server.upload("app")
+pytestmark = pytest.mark.own_server
 
 
 @pytest.fixture

@@ -10,14 +10,7 @@ import pytest
 from kit import link, wait_for
 
 
-@pytest.fixture
-def server(daemon):
-    return daemon().start()
-
-
-@pytest.fixture
-def app(server):
-    return server.upload("app")
+pytestmark = pytest.mark.own_server
 
 
 def cut(server, process):
@@ -170,6 +163,8 @@ def test_crashes_at_random_moments(server, app, flags, seed):
     for thread in threads:
         thread.start()
     for _ in range(4):
+        enough = len(accepted) + 3
+        wait_for(lambda: len(accepted) >= enough, "accepted jobs", 60)
         done.wait(rng.uniform(0.02, 0.3))
         server.restart()
     done.set()

@@ -12,14 +12,7 @@ import pytest
 from kit import kill_hard, link, make_zip, ps, wait_for
 
 
-@pytest.fixture
-def server(daemon):
-    return daemon().start()
-
-
-@pytest.fixture
-def app(server):
-    return server.upload("app")
+pytestmark = pytest.mark.own_server
 
 
 def alive(pid):
@@ -507,6 +500,25 @@ def test_record_of_another_boot_is_settled(server, app, flags):
     assert server.run("c", app).status == 200
     # what in truth was alive is refused when it dials, and ends its context
     wait_for(gone(jvm), "end of the old context")
+
+
+def test_keeper_that_dials_before_its_zygote(server, app):
+    """After a restart the keeper admits a worker that nobody can fork yet: it is forked when the zygote has dialled."""
+    server.create("c", **{"max-jobs-per-context": 2})
+    assert server.run("c", app).status == 200
+    zygote = server.pid("c", "z")
+    server.kill()
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        start = len(server.log())
+        server.start()
+        others = [server.upload("app%d" % i, make_zip({"app.py": "n = %d\n" % i})) for i in range(2)]
+        jobs = [server.start_job("c", other, {"result": 1}) for other in others]
+        server.wait_log("worker.*admitted before its zygote", after=start)
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    for job in jobs:
+        assert server.wait_job(job, "FINISHED")["result"] == 1
 
 
 def test_history_survives(server, app):

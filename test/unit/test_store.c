@@ -371,6 +371,25 @@ static void damaged_file_is_refused(void **state)
     assert_non_null(strstr(err.msg, f->dir));
 }
 
+/* A flipped bit of a state must not become an index into a table of names. */
+static void impossible_state_is_damage(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row row = new_job(), got;
+    struct stk_job_row *rows;
+    struct stk_err err;
+    size_t n;
+
+    submit(f, &row);
+    sql(f, "UPDATE jobs SET state = 200");
+    assert_int_equal(-1, stk_store_job_get(f->store, row.id, &got, &err));
+    assert_non_null(strstr(err.msg, "damaged"));
+    sql(f, "UPDATE jobs SET state = -1");
+    assert_int_equal(-1, stk_store_live_jobs(f->store, &rows, &n, &err));
+    assert_non_null(strstr(err.msg, "damaged"));
+    stk_job_row_done(&row);
+}
+
 /* A database as version 1 wrote it opens, migrated, with everything in it. */
 static void old_versions_are_upgraded(void **state)
 {
@@ -1745,6 +1764,7 @@ int main(void)
         TEST(newer_version_is_refused),
         TEST_CLOSED(foreign_database_is_refused),
         TEST(damaged_file_is_refused),
+        TEST(impossible_state_is_damage),
         TEST_CLOSED(old_versions_are_upgraded),
         TEST(job_is_kept_as_it_was_given),
         TEST(terms_and_receipts_are_kept),
