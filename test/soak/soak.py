@@ -102,11 +102,15 @@ class Soak:
         deadline = time.monotonic() + WAIT
         while True:
             try:
-                return self.ask(method, path, body, headers, **query)
-            except Away:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+                reply = self.ask(method, path, body, headers, **query)
+                if reply.status != 503:     # "the server is stopping"
+                    return reply
+                problem = Away(str(reply))
+            except Away as e:
+                problem = e
+            if time.monotonic() > deadline:
+                raise problem
+            time.sleep(0.1)
 
     def post_path(self, order, kind, sync):
         query = {"appName": "soak", "classPath": "soak_jobs." + kind.cls, "context": order.context}
@@ -227,6 +231,8 @@ class Soak:
             try:
                 reply = self.ask("GET", "/v1/jobs/" + order.job)
             except Away:
+                return
+            if reply.status == 503:     # the server is stopping
                 return
             if reply.status != 200:
                 self.fault(order.job, "was accepted, and GET says %s" % (reply,))
