@@ -23,6 +23,7 @@ class Order:
     queue_timeout: float = 0
     job: str = None                 # accepted, with this id
     refused: str = None             # answered with a definite no
+    cut_off: bool = False           # a submit got no answer: it may have been accepted
     told: set = dataclasses.field(default_factory=set)      # final states that a client was told
     delete_sent: bool = False
     delete_said_killed: bool = False

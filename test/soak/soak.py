@@ -102,11 +102,15 @@ class Soak:
         deadline = time.monotonic() + WAIT
         while True:
             try:
-                return self.ask(method, path, body, headers, **query)
-            except Away:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+                reply = self.ask(method, path, body, headers, **query)
+                if reply.status != 503:     # "the server is stopping"
+                    return reply
+                problem = Away(str(reply))
+            except Away as e:
+                problem = e
+            if time.monotonic() > deadline:
+                raise problem
+            time.sleep(0.1)
 
     def post_path(self, order, kind, sync):
         query = {"appName": "soak", "classPath": "soak_jobs." + kind.cls, "context": order.context}
@@ -123,6 +127,7 @@ class Soak:
         except Away as e:
             self.say("submit %s: %s", order.token, e)
             self.deeds["submits cut off"] += 1
+            order.cut_off = True
             return False
         return self.submitted(order, reply)
 
@@ -144,6 +149,8 @@ class Soak:
             self.say("submit %s: %d job %s %s", order.token, reply.status, job, body.get("status", ""))
             return True
         self.say("submit %s: %d %.200s", order.token, reply.status, reply.body)
+        if reply.status == 503 and (order.job or order.cut_off):
+            return order.job is not None    # a server that stops says so whatever became of the first try
         if reply.status in DEFINITE:
             if "Idempotency-Key" in str(reply.body):
                 self.fault(order.token, "its key is said to belong to another: %s" % reply.body)
@@ -153,11 +160,13 @@ class Soak:
             return True
         if reply.status != 500 or "timed out" not in str(body.get("result")):
             self.fault(order.token, "unexpected answer to a submit: %s" % (reply,))
+        order.cut_off = True
         return False
 
     def hang_up(self, order, sync, rng):
         """Sends a submit and does not wait for the answer."""
         self.deeds["clients that hung up"] += 1
+        order.cut_off = True
         text = "POST %s HTTP/1.1\r\nHost: %s\r\nIdempotency-Key: %s\r\nContent-Length: %d\r\n\r\n%s" % (
             self.post_path(order, order.kind_of, sync), self.stoker.address, order.token, len(order.body), order.body)
         host, _, port = self.stoker.address.partition(":")
@@ -227,6 +236,8 @@ class Soak:
             try:
                 reply = self.ask("GET", "/v1/jobs/" + order.job)
             except Away:
+                return
+            if reply.status == 503:     # the server is stopping
                 return
             if reply.status != 200:
                 self.fault(order.job, "was accepted, and GET says %s" % (reply,))

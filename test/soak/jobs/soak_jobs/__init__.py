@@ -2,7 +2,8 @@
 
 Lines, each in one write: "WHAT JOB TOKEN TIME PID ...". WHAT is `begin` (validate() was called), `beat` (user code
 runs, in Spark's executors too), `child` (a process was started: its pid and start time follow) or `end` (run_job
-returns). A job is not told its attempt: one that runs in two attempts has two `begin`. The config has `account` (the file), `token` (what the client calls this job) and what the class asks for.
+returns). A job is not told its attempt: one that runs in two attempts has two `begin`. The config has `account` (the
+file), `token` (what the client calls this job) and what the class asks for.
 """
 
 import os
