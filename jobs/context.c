@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KILL_AFTER_MS = 3000, RETRY_COMMIT_MS = 1000, TAIL_BYTES = 4096 };
+enum { KILL_AFTER_MS = 3000, RETRY_COMMIT_MS = 1000, TAIL_BYTES = 4096, LINE_BYTES = 500 };
 
 struct context *context_find(struct stk_core *core, const char *id)
 {
@@ -292,14 +292,31 @@ static void on_deadline(void *arg)
         stk_timer_set(ctx->timer, KILL_AFTER_MS);
 }
 
+/* The last line that is not empty. text: NULL is fine. */
+static const char *last_line(const char *text, int *ret_len)
+{
+    size_t end = text ? strlen(text) : 0, start;
+
+    while (end > 0 && strchr(" \r\n", text[end - 1]))
+        end--;
+    for (start = end; start > 0 && text[start - 1] != '\n'; start--)
+        ;
+    *ret_len = (int)(end - start > LINE_BYTES ? stk_utf8_cut(text + start, LINE_BYTES) : end - start);
+    return text ? text + start : "";
+}
+
 struct stk_text *context_log_error(struct context *ctx, const char *code, const char *what)
 {
     char path[80];
     stk_auto_free char *tail = NULL;
+    const char *last = "";
+    int len = 0;
 
     snprintf(path, sizeof path, "contexts/%s/context.log", ctx->row.id);
     tail = file_tail(ctx->core, path, TAIL_BYTES);
-    return failure_text(code, "log_tail", tail, "%s", what);
+    if (ctx->row.state == STK_CONTEXT_CREATING)
+        last = last_line(tail, &len); /* a Python process that could not start has said why */
+    return failure_text(code, "log_tail", tail, "%s%s%.*s", what, len > 0 ? ": " : "", len, last);
 }
 
 /* ---- end */

@@ -81,7 +81,9 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
         return NULL;
     }
     core->retention = retention_new(core, err);
-    if (!core->retention) {
+    if (!core->retention || class_data_new(core, err) < 0) {
+        class_data_free(core->class_data);
+        retention_free(core->retention);
         stk_timer_free(core->reaper);
         stk_runner_free(core->runner);
         free(core);
@@ -96,7 +98,8 @@ void core_check_stopped(struct stk_core *core)
 {
     void (*stopped)(void *arg) = core->stopped;
 
-    if (!core->stopping || !stopped || (!core->leaving && core->n_contexts > 0) || retention_busy(core->retention))
+    if (!core->stopping || !stopped || (!core->leaving && (core->n_contexts > 0 || class_data_making(core))) ||
+        retention_busy(core->retention))
         return; /* retention may be reading the store, which is closed next */
     core->stopped = NULL;
     stopped(core->stopped_arg);
@@ -135,6 +138,7 @@ void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(v
     core->stopped = stopped;
     core->stopped_arg = arg;
     retention_stop(core->retention);
+    class_data_stop(core, again); /* when contexts are left, it ends with this process at the latest */
     if (leave_contexts) {
         core->leaving = true;
         let_waiters_go(core);
@@ -153,6 +157,7 @@ void stk_core_free(struct stk_core *core)
         return;
     warm_done(core);
     retention_free(core->retention);
+    class_data_free(core->class_data);
     stk_timer_free(core->reaper);
     stk_runner_free(core->runner);
     free(core);

@@ -56,15 +56,13 @@ static char *env_pair(const char *name, const char *value)
     return asprintf(&pair, "%s=%s", name, value) < 0 ? NULL : pair;
 }
 
-/* Our environment with some variables set anew; NULL when out of memory. */
-static char **make_env(struct context *ctx)
+char **launch_env(const struct stk_core *core, const char *context)
 {
-    struct stk_core *core = ctx->core;
     const char *set[][2] = {
-        { "STOKER_STATE_DIR", core->o.state_dir }, { "STOKER_CONTEXT", ctx->row.id },
+        { "STOKER_STATE_DIR", core->o.state_dir }, { "STOKER_CONTEXT", context },
         { "PYTHONPATH", core->o.runner_dir },      { "PYTHONHASHSEED", "0" },
         { "PYSPARK_PYTHON", core->o.python },      { "PYSPARK_DRIVER_PYTHON", core->o.python },
-        { "JAVA_HOME", core->o.java_home },
+        { "JAVA_HOME", core->o.java_home },        { "STOKER_CLASS_DATA", class_data_dir(core) },
     };
     size_t n = 0, inherited = 0;
     char **env;
@@ -79,7 +77,7 @@ static char **make_env(struct context *ctx)
             env[n++] = env_pair(set[i][0], set[i][1]);
     }
     for (size_t i = 0; i < inherited; i++) {
-        bool ours = false;
+        bool ours = strncmp(environ[i], "STOKER_CLASS_DATA=", 18) == 0; /* of another server, when ours has none */
 
         for (size_t j = 0; j < n; j++)
             ours |= env[j] && strncmp(env[j], environ[i], strcspn(env[j], "=") + 1) == 0;
@@ -89,7 +87,7 @@ static char **make_env(struct context *ctx)
     return env;
 }
 
-static void free_env(char **env)
+void launch_env_free(char **env)
 {
     for (size_t i = 0; env && env[i]; i++)
         free(env[i]);
@@ -111,9 +109,9 @@ int context_launch(struct context *ctx, struct stk_err *err)
     log_fd = openat(core->o.state_dir_fd, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log_fd < 0)
         return stk_fail_sys(err, errno, "%s", log);
-    env = make_env(ctx);
+    env = launch_env(core, ctx->row.id);
     if (!env || asprintf(&cwd, "%s/%s", core->o.state_dir, dir) < 0) {
-        free_env(env);
+        launch_env_free(env);
         return stk_fail(err, STK_INTERNAL, "out of memory");
     }
     rc = stk_runner_spawn(
@@ -121,7 +119,7 @@ int context_launch(struct context *ctx, struct stk_err *err)
         &(struct stk_spawn){
             .file = core->o.python, .argv = argv, .envp = (const char *const *)env, .cwd = cwd, .log_fd = log_fd },
         &ctx->zygote.id, err);
-    free_env(env);
+    launch_env_free(env);
     if (rc < 0)
         return -1;
     context_watch(&ctx->zygote);

@@ -18,6 +18,7 @@
 #include <sys/queue.h>
 #include <uthash.h>
 
+struct class_data;
 struct context;
 struct job;
 
@@ -133,6 +134,7 @@ struct stk_core {
     uint64_t arrivals;            /* jobs that came, for their order */
     struct stk_timer *reaper;     /* of idle workers */
     struct retention *retention;
+    struct class_data *class_data; /* NULL: archives are neither made nor used */
     bool stopping;
     bool leaving; /* stopping, and the contexts go on without us */
     void (*stopped)(void *arg);
@@ -265,6 +267,19 @@ bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role,
 int context_launch(struct context *ctx, struct stk_err *err);
 struct stk_text *context_spec_text(struct stk_core *core, const struct stk_context_spec *spec,
                                    const char *id); /* spec.json */
+
+/* Our environment with some variables set anew, NULL-ended; context NULL: for a process of no context. NULL: out of memory. */
+char **launch_env(const struct stk_core *core, const char *context);
+void launch_env_free(char **env); /* NULL is fine */
+
+/* ---- class_data.c: who makes class-data archives */
+
+int class_data_new(struct stk_core *core, struct stk_err *err);
+void class_data_free(struct class_data *cd);                  /* NULL is fine */
+const char *class_data_dir(const struct stk_core *core);      /* NULL: none */
+void class_data_want(struct stk_core *core, json_t *started); /* a keeper's `started` may say that one is missing */
+bool class_data_making(const struct stk_core *core);
+void class_data_stop(struct stk_core *core, bool now); /* the maker ends; now: by SIGKILL */
 
 /* ---- context_calls.c */
 

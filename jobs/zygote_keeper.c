@@ -78,6 +78,7 @@ static void on_started(struct context *ctx, json_t *msg)
     const char *ui = json_string_value(json_object_get(msg, "ui_url"));
 
     context_found(&ctx->jvm, pid_field(msg, "jvm_pid"));
+    class_data_want(ctx->core, msg);
     if (ctx->ending || ctx->row.state != STK_CONTEXT_CREATING)
         return;
     stk_text_unref(ctx->row.application_id); /* of the one before, when it is started again */

@@ -58,6 +58,11 @@ static const struct key keys[] = {
       "The folder that holds stoker_runner. Empty: found beside the program." },
     { "java-home", PATH, FIELD(java_home), "", 0, 0,
       "The Java that Spark runs on, 17 or later. Empty: $JAVA_HOME, else java in PATH." },
+    { "class-data-archive", BOOL, FIELD(class_data_archive), "true", 0, 0,
+      "Make a class-data archive of Spark, once, in the background, when a context runs, and start later contexts with "
+      "it:\nthey start in less than half the time. About 200 MB for each Java and pyspark." },
+    { "class-data-dir", PATH, FIELD(class_data_dir), "", 0, 0,
+      "Where these archives lie; servers of one user may share it. Empty: class-data in the state directory." },
     { "http-threads", INT, FIELD(http_threads), "256", 4, 4096, "Connections that are served at once." },
     { "max-waiting", INT, FIELD(max_waiting), "160", 1, 4095,
       "How many of them may wait for a job or a context. Beyond: 503 with Retry-After. Less than http-threads." },

@@ -27,6 +27,8 @@ struct stk_config {
     char *python;     /* interpreter of the contexts; "": build/venv beside the program, then python3 in PATH */
     char *runner_dir; /* folder with stoker_runner; "": found beside the program */
     char *java_home;  /* "": JAVA_HOME, then java in PATH */
+    bool class_data_archive;
+    char *class_data_dir; /* "": class-data in the state directory */
     int64_t http_threads;
     int64_t max_waiting;        /* HTTP threads that may wait for jobs or contexts at once; beyond: 503, Retry-After */
     int64_t request_timeout_ms; /* for a client to send its request */

@@ -198,6 +198,8 @@ static int start_core(struct server *s, struct stk_err *err)
         .python = s->runtime.python,
         .runner_dir = s->runtime.runner_dir,
         .java_home = s->runtime.java_home,
+        .class_data = c->class_data_archive,
+        .class_data_dir = c->class_data_dir,
         .spark_conf = c->spark_conf,
         .max_contexts = (int)c->max_contexts,
         .warm_contexts = (int)c->warm_contexts,

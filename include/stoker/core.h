@@ -26,10 +26,12 @@ struct stk_retention_options {
 struct stk_core_options {
     const char *state_dir; /* absolute */
     int state_dir_fd;
-    const char *python;     /* interpreter of the contexts */
-    const char *runner_dir; /* absolute; folder with stoker_runner */
-    const char *java_home;  /* NULL: as the environment has it */
-    json_t *spark_conf;     /* object of strings: defaults of every context */
+    const char *python;         /* interpreter of the contexts */
+    const char *runner_dir;     /* absolute; folder with stoker_runner */
+    const char *java_home;      /* NULL: as the environment has it */
+    bool class_data;            /* make and use class-data archives */
+    const char *class_data_dir; /* where they lie, absolute; "": in the state directory */
+    json_t *spark_conf;         /* object of strings: defaults of every context */
     int max_contexts;
     int warm_contexts;                    /* kept started ahead */
     int max_jobs;                         /* slots of a context that does not say */

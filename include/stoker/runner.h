@@ -66,6 +66,9 @@ struct stk_spawn {
     const char *const *envp; /* NULL-ended */
     const char *cwd;
     int log_fd; /* standard output and error; borrowed */
+    /* Called on the loop when it has ended, with its exit status or the signal that ended it (else 0). NULL: nobody cares. */
+    void (*exited)(void *arg, int64_t status, int sig);
+    void *arg;
 };
 
 /* Starts a process in a session of its own, so that it outlives us, and reaps it when it ends. Fills pid, start_time, boot_id. */

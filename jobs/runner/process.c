@@ -136,22 +136,31 @@ void stk_watch_free(struct stk_watch *w)
 
 /* ---- starting */
 
-static void free_process(uv_handle_t *handle)
+struct child {
+    uv_process_t uv;
+    void (*exited)(void *arg, int64_t status, int sig);
+    void *arg;
+};
+
+static void free_child(uv_handle_t *handle)
 {
-    free(handle);
+    free(handle->data);
 }
 
+/* Most are watched by their pidfd, as those are that another server has started: this only reaps. */
 static void on_exit_status(uv_process_t *process, int64_t status, int sig)
 {
-    (void)status; /* whoever cares watches the pidfd; this only reaps */
-    (void)sig;
-    uv_close((uv_handle_t *)process, free_process);
+    struct child *c = process->data;
+
+    if (c->exited)
+        c->exited(c->arg, status, sig);
+    uv_close((uv_handle_t *)process, free_child);
 }
 
 int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret,
                      struct stk_err *err)
 {
-    uv_process_t *process = calloc(1, sizeof *process);
+    struct child *c = calloc(1, sizeof *c);
     uv_stdio_container_t stdio[] = {
         { .flags = UV_IGNORE },
         { .flags = UV_INHERIT_FD, .data.fd = spawn->log_fd },
@@ -169,12 +178,19 @@ int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct
     };
     int rc;
 
-    if (!process)
+    if (!c)
         return stk_fail(err, STK_INTERNAL, "out of memory");
-    if ((rc = uv_spawn(stk_loop_uv(r->loop), process, &options)) < 0) {
-        uv_close((uv_handle_t *)process, free_process);
+    c->uv.data = c;
+    c->exited = spawn->exited;
+    c->arg = spawn->arg;
+    if ((rc = uv_spawn(stk_loop_uv(r->loop), &c->uv, &options)) < 0) {
+        uv_close((uv_handle_t *)&c->uv, free_child);
         return stk_fail(err, STK_RUNNER, "%s: %s", spawn->file, uv_strerror(rc));
     }
-    uv_unref((uv_handle_t *)process);
-    return stk_process_identify(process->pid, ret, err);
+    uv_unref((uv_handle_t *)&c->uv);
+    if (stk_process_identify(c->uv.pid, ret, err) < 0) {
+        c->exited = NULL; /* it has ended already: the caller knows by our answer */
+        return -1;
+    }
+    return 0;
 }

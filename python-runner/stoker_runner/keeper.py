@@ -6,18 +6,21 @@ its own, so that a slow cancel delays nobody, and a new py4j connection, whose J
 import fcntl
 import os
 import platform
+import re
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
 
+from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from . import connection, failure, launch
+from . import class_data, connection, failure, launch
 from .failure import JobError
 from .gateways import Gateways
 from .spec import read_spec
@@ -30,6 +33,10 @@ LOG_TAIL = 4096
 ADMIT_RETRIES = 3           # then the JVM is of no use any more
 ADMIT_RETRY_SECONDS = 0.1
 CANCEL_RETRY_SECONDS = 0.2
+CRASH_SECONDS = 10.0        # for a JVM that no longer answers to be gone
+# What the JVM throws when a class is not what it was: with a class-data archive, that may be why.
+BROKEN_CLASS = re.compile(r"java\.lang\.(\w*(Class|Field|Method)\w*|Verify|Linkage|Internal|Bootstrap\w*|UnsatisfiedLink)Error\b")
+LOST_JVM = (Py4JNetworkError, OSError, EOFError)    # what py4j says when nobody answers
 
 
 class Keeper:
@@ -44,6 +51,7 @@ class Keeper:
         self._failing = threading.Lock()    # the first error counts
         self.reported = False       # the server was told so, or did not come to hear it
         self.jvm = None
+        self.archive = None         # the class-data archive that the JVM has mapped
         self.gateways = None        # Gateways, once Spark is up
         self.wake = threading.Event()       # the main thread has something to look at
         self.stopping = False
@@ -63,9 +71,10 @@ class Keeper:
             self.start()
         except Exception as e:
             if not self.stopping:
-                if not isinstance(e, launch.JvmExited):
-                    traceback.print_exc()
-                self.fail("failed", "CONTEXT_FAILED", str(e) if isinstance(e, launch.JvmExited) else e)
+                e = self.why(e)
+                if not isinstance(e, launch.CannotStart):
+                    traceback.print_exception(e)
+                self.fail("failed", "CONTEXT_FAILED", str(e) if isinstance(e, launch.CannotStart) else e)
                 self.end_jvm()
                 return 1
         else:
@@ -76,24 +85,83 @@ class Keeper:
         return 0
 
     def start(self):
-        self.phase("launching jvm")
+        """Starts Spark, with a class-data archive when there is one. What fails because of the archive ends the archive."""
         conf = launch.spark_conf(self.spec, self.folder)
+        archive = class_data.of(conf)
+        if archive and archive.usable():
+            self.archive = archive
+            try:
+                self.start_spark(launch.with_java_options(conf, archive.options()))
+            except Exception as e:
+                if self.stopping or not self.suspects_archive(e):
+                    raise
+                print("stoker: the start has failed with a class-data archive and is tried again without: %s" % e,
+                      file=sys.stderr, flush=True)
+                self.archive = None
+                self.start_again(conf, archive)
+        else:
+            self.start_spark(conf)
+        if archive and not archive.exists():
+            self.started["class_data"] = {"key": archive.key, "settings": archive.settings}
+        self.state = "running"
+        self.link.send(dict(self.started, type="started"))
+        status = self.jvm.process.poll()
+        if status is not None:
+            self.jvm_ended(status)      # before watch_jvm took notice
+
+    def why(self, error):
+        """What py4j says of a JVM that has ended tells nothing of the cause."""
+        if isinstance(error, LOST_JVM) and self.jvm:
+            try:
+                self.jvm.process.wait(CRASH_SECONDS)
+                return self.jvm.exited("while Spark was started")
+            except subprocess.TimeoutExpired:
+                pass
+        return error
+
+    def suspects_archive(self, error):
+        """Whether the archive may be why the start has failed. When Spark says why, it is not."""
+        if isinstance(error, Py4JJavaError):
+            return BROKEN_CLASS.search(str(error)) is not None
+        if isinstance(error, LOST_JVM):
+            try:
+                return launch.crashed(self.jvm.process.wait(CRASH_SECONDS))
+            except subprocess.TimeoutExpired:
+                return False
+        if isinstance(error, launch.JvmExited):
+            status = self.jvm.process.returncode
+            return launch.crashed(status) or (status is not None and status > 0)
+        return isinstance(error, (Py4JError, TypeError, AttributeError))    # of classes that py4j does not find
+
+    def start_again(self, conf, archive):
+        """Without the archive, which is removed when its guilt is certain: the JVM crashed, or does better without it."""
+        crashed = launch.crashed(self.jvm.process.poll())
+        if crashed:
+            archive.discard()
+        self.end_jvm()
+        for name in ("_gateway", "_jvm", "_active_spark_context"):     # of the one that failed
+            setattr(SparkContext, name, None)
+        SparkSession._instantiatedSession = None
+        self.start_spark(conf)
+        archive.discard()
+
+    def start_spark(self, conf):
+        self.phase("launching jvm")
         self.jvm = launch.Jvm(conf, self.folder)
         gateway = self.jvm.wait_ready(lambda: self.stopping)
         os.environ["PYSPARK_GATEWAY_PORT"] = str(gateway["port"])
         os.environ["PYSPARK_GATEWAY_SECRET"] = gateway["secret"]
-        threading.Thread(target=self.watch_jvm, name="stoker-jvm", daemon=True).start()
+        threading.Thread(target=self.watch_jvm, name="stoker-jvm", args=(self.jvm,), daemon=True).start()
         self.phase("starting spark context")
         sc = SparkContext(gateway=launch_gateway(), conf=SparkConf(loadDefaults=False).setAll(list(conf.items())))
         signal.signal(signal.SIGINT, signal.SIG_IGN)    # over the handler of _do_init
         self.sc = sc
-        # The JVM's default session is there before any worker comes. For a hive context this also opens its catalog.
-        spark = SparkSession(sc)
+        spark = SparkSession(sc)    # the JVM's default session is there before any worker comes
+        if self.spec["kind"] == "hive":
+            spark.catalog.databaseExists("default")     # opens the metastore: what is wrong with it fails the start
         self.gateways = Gateways(sc, spark)
         self.started = {"application_id": sc.applicationId, "ui_url": sc.uiWebUrl, "spark_version": sc.version,
                         "python_version": platform.python_version(), "master": sc.master, "jvm_pid": self.jvm.pid}
-        self.state = "running"
-        self.link.send(dict(self.started, type="started"))
 
     def watch(self):
         """Until Spark has ended or shall end."""
@@ -109,10 +177,16 @@ class Keeper:
             if stopped:
                 self.fail("ended", "CONTEXT_STOPPED", "the SparkContext was stopped from within")
 
-    def watch_jvm(self):
+    def watch_jvm(self, jvm):
         """In a thread of its own: waits for the JVM's end."""
-        status = self.jvm.process.wait()
-        if not self.stopping and self.state == "running":
+        status = jvm.process.wait()
+        if self.state == "running":
+            self.jvm_ended(status)
+
+    def jvm_ended(self, status):
+        if self.archive and launch.crashed(status):
+            self.archive.discard()      # it may be why, and is soon made again
+        if not self.stopping:
             self.fail("ended", "CONTEXT_LOST", "the driver JVM ended %s" % launch.describe(status))
 
     def fail(self, state, code, cause):

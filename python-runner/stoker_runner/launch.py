@@ -7,7 +7,9 @@ user's win where they collide (K6).
 import os
 import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -34,15 +36,34 @@ JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 OUR_JAVA_OPTIONS = "-XX:-UsePerfData"           # no /tmp/hsperfdata file per context
 
 READY_POLL_SECONDS = 0.02
+MASTER_SECONDS, MASTER_TRY_SECONDS, MASTER_PAUSE_SECONDS = 10.0, 3.0, 0.5
 # What a JVM or spark-submit prints before it gives up: lines that tell the cause, and lines that never do.
-CAUSE = re.compile(r"(Exception in thread|Error|Caused by:|Invalid|Unrecognized|Could not|[\w.]+(Exception|Error):)")
+CAUSE = re.compile(r"(Exception in thread|Error|Caused by:|Invalid|Unrecognized|Could not|[\w.]+(Exception|Error):|"
+                   r"\d\d/\d\d/\d\d \S+ (ERROR|FATAL) )")
 NOISE = re.compile(r"(WARNING|Usage:|Using Spark's default|Setting default log level|To adjust logging|\s+at |"
                    r"\d\d/\d\d/\d\d \S+ (WARN|INFO) )")
-SAID_BYTES = 16384
+SAID_BYTES = 65536
+FEW_LINES = 4
+# How a JVM ends that found something impossible in its own memory, such as a damaged class-data archive.
+CRASHES = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
 
 
-class JvmExited(Exception):
-    """The JVM ended before it could be talked to."""
+class CannotStart(Exception):
+    """Why Spark could not be started, in words that need no traceback."""
+
+
+class JvmExited(CannotStart):
+    """The JVM ended while Spark was started."""
+
+
+def spark_home():
+    return _find_spark_home()
+
+
+def java():
+    """The program that spark-submit takes for its JVM, without links; its bare name when it is not there."""
+    home = os.environ.get("JAVA_HOME")
+    return os.path.realpath(os.path.join(home, "bin", "java") if home else shutil.which("java") or "java")
 
 
 def spark_conf(spec, folder):
@@ -66,6 +87,11 @@ def spark_conf(spec, folder):
     return conf
 
 
+def with_java_options(conf, options):
+    """The settings with these options of the JVM as well, before all others."""
+    return dict(conf, **{JAVA_OPTIONS: (options + " " + conf.get(JAVA_OPTIONS, "")).strip()})
+
+
 def _hive(conf, folder):
     """K5: an embedded Derby metastore serves one JVM; a user who has a real metastore sets its URL and wins."""
     conf["spark.hadoop.javax.jdo.option.ConnectionURL"] = (
@@ -77,10 +103,12 @@ class Jvm:
     """The driver JVM as a child of the calling thread, which must live as long as it should (PR_SET_PDEATHSIG)."""
 
     def __init__(self, conf, folder):
+        """CannotStart when there is no such program, or nothing to connect to."""
         self._folder = folder
+        await_master(conf["spark.master"])
         self._info = os.path.join(tempfile.mkdtemp(prefix="gateway-", dir=folder), "info")
         self._log_start = _size(self._log())
-        home = _find_spark_home()
+        home = spark_home()
         parent = os.getpid()
 
         def in_child():
@@ -98,7 +126,7 @@ class Jvm:
         path = os.path.join(self._folder, "spark.properties")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as f:
-            f.write(_defaults_file(home))
+            f.write(defaults_file(home))
             for key, value in conf.items():
                 f.write("%s=%s\n" % (_escape(key), _escape(value)))
         return path
@@ -117,8 +145,7 @@ class Jvm:
         try:
             while not os.path.isfile(self._info):
                 if self.process.poll() is not None:
-                    raise JvmExited("the JVM ended %s before Spark could be started%s" % (
-                        describe(self.process.returncode), self._said()))
+                    raise self.exited("before Spark could be started")
                 if give_up():
                     raise JvmExited("the start was given up")
                 time.sleep(READY_POLL_SECONDS)
@@ -129,11 +156,15 @@ class Jvm:
                 os.unlink(self._info)
             os.rmdir(os.path.dirname(self._info))
 
+    def exited(self, when):
+        """A JvmExited for a process that has ended: how, and what it said."""
+        return JvmExited("the JVM ended %s %s%s" % (describe(self.process.returncode), when, self._said()))
+
     def _log(self):
         return os.path.join(self._folder, "context.log")
 
     def _said(self):
-        """The first lines that it printed and that are not noise: what follows them is spark-submit's usage."""
+        """What it printed, without noise; of much, what names causes, at the beginning and at the end."""
         try:
             with open(self._log(), "rb") as f:
                 f.seek(self._log_start)
@@ -141,8 +172,12 @@ class Jvm:
         except OSError:
             return ""
         said = [line.strip() for line in lines if line.strip() and not NOISE.match(line)]
-        cause = [line for line in said if CAUSE.match(line)]
-        return ": " + "; ".join((cause or said)[:3])[:1000] if said else ""
+        if len(said) > FEW_LINES:
+            said = [line for line in said if CAUSE.match(line)] or said[:FEW_LINES]
+        said = list(dict.fromkeys(line[:300] for line in said))     # without repetitions
+        if len(said) > FEW_LINES:
+            said = said[:FEW_LINES // 2] + said[-FEW_LINES // 2:]
+        return ": " + "; ".join(said) if said else ""
 
     def end(self, seconds):
         """Ends the JVM, by closing its standard input first; returns when it is gone."""
@@ -157,11 +192,37 @@ class Jvm:
             self.process.wait()
 
 
+def await_master(master):
+    """Spark tries a standalone master for a minute and then gives up with less of a reason. A short restart is waited for."""
+    if not master.startswith("spark://"):
+        return
+    deadline = time.monotonic() + MASTER_SECONDS
+    while True:
+        causes = []
+        for address in master[len("spark://"):].split(","):
+            host, _, port = address.rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), MASTER_TRY_SECONDS).close()
+                return
+            except ValueError:
+                return      # not an address: Spark says so
+            except (OSError, OverflowError) as e:
+                causes.append("%s: %s" % (address, getattr(e, "strerror", None) or e))
+        if time.monotonic() >= deadline:
+            raise CannotStart("the standalone master %s cannot be reached (%s)" % (master, "; ".join(causes)))
+        time.sleep(MASTER_PAUSE_SECONDS)
+
+
 def _size(path):
     try:
         return os.path.getsize(path)
     except OSError:
         return 0
+
+
+def crashed(returncode):
+    """Whether subprocess's returncode tells of a crash; None: it has not ended."""
+    return returncode is not None and -returncode in CRASHES
 
 
 def describe(returncode):
@@ -174,7 +235,7 @@ def describe(returncode):
     return "with status %d" % returncode
 
 
-def _defaults_file(home):
+def defaults_file(home):
     folder = os.environ.get("SPARK_CONF_DIR") or os.path.join(home, "conf")
     try:
         with open(os.path.join(folder, "spark-defaults.conf"), encoding="utf-8") as f:

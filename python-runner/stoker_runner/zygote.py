@@ -63,6 +63,7 @@ class Zygote:
         self.stopping = None        # monotonic time at which everything is killed, once `stop` has come
         self.ending = None          # monotonic time at which the zygote leaves, once the keeper has ended
         self.had_keeper = False
+        self.to_import = list(OPTIONAL)     # while Spark starts
         self.hunter = Hunter(context)
         self.memory = MemoryWatch(self.hunter)
         self.oom_kills = proc.oom_kills()
@@ -94,10 +95,25 @@ class Zygote:
             self.reap()
             self.watch_memory()
             self.watch_clocks()
+            if self.imports_now():
+                import_some([self.to_import.pop(0)])
+                self.freeze()
         self.spool_exits()
         return 0 if self.stopping is not None else 1
 
+    def imports_now(self):
+        """What workers will want is imported after the keeper was forked, which does without and has the JVM to wait for."""
+        return self.to_import and self.had_keeper and self.stopping is None and self.ending is None
+
+    def freeze(self):
+        if not self.to_import:
+            check_threads()
+            gc.collect()
+            gc.freeze()     # the collector of a fork leaves these pages shared
+
     def timeout_ms(self):
+        if self.imports_now():
+            return 0
         limits = [self.link.timeout(), self.until(self.stopping if self.children else None), self.until(self.ending),
                   self.memory.timeout()]
         if not self.had_keeper:
@@ -186,6 +202,10 @@ class Zygote:
 
     def fork(self, process, role, gateway):
         parent = os.getpid()
+        if role == "worker" and self.to_import:
+            import_some(self.to_import)
+            self.to_import = []
+            self.freeze()
         sys.stdout.flush()
         sys.stderr.flush()
         try:
@@ -225,7 +245,7 @@ class Zygote:
                 self.offer_to_the_kernel()
             os.chdir(make_work(self.state_dir, self.context))   # a job may have deleted it
             self.hunter.mark(process)
-            main = importlib.import_module("stoker_runner." + role).main     # imported by preload()
+            main = importlib.import_module("stoker_runner." + role).main     # imported by main()
             status = main(self.state_dir, self.context, process, gateway)
         except BaseException:
             traceback.print_exc()
@@ -346,20 +366,19 @@ class Zygote:
             connection.write_spool(self.state_dir, self.spool_name(process), body)
 
 
-def preload():
-    """Imports what workers will want, as far as the environment has it, and checks that no thread came of it."""
-    for name in OPTIONAL:
+def import_some(names):
+    """As far as the environment has them."""
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError:
             pass
-    for name in REQUIRED:
-        importlib.import_module(name)
+
+
+def check_threads():
     threads = proc.thread_count()
     if threads != 1:
         raise RuntimeError("the imports started %d threads: forking is not safe" % (threads - 1))
-    gc.collect()
-    gc.freeze()     # the collector of a fork leaves these pages shared
 
 
 def reexec_if_needed():
@@ -388,7 +407,9 @@ def main():
     state_dir, context = os.environ["STOKER_STATE_DIR"], os.environ["STOKER_CONTEXT"]
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    preload()
+    for name in REQUIRED:
+        importlib.import_module(name)
+    check_threads()
     return Zygote(state_dir, context).run()
 
 

@@ -112,6 +112,7 @@ def test_an_interrupt_sent_again_while_it_is_raised_raises_nothing(interrupts):
 @pytest.fixture
 def made_zygote(tmp_path):
     made = zygote.Zygote(str(tmp_path), "c")
+    made.to_import = []     # not into this process
     made.link = Link()
     yield made
     os.close(made.wake_read)

@@ -225,6 +225,55 @@ def one_client(connection, path, count):
     return Times.of(seconds)
 
 
+BARE = """\
+from pyspark.sql import SparkSession
+SparkSession.builder.master("local[2]").getOrCreate()
+print("up", flush=True)
+"""
+
+
+def bare_start():
+    """Seconds from starting a Python process to its SparkSession."""
+    python = os.path.join("build", "venv", "bin", "python")
+    start = time.perf_counter()
+    process = subprocess.Popen([python, "-c", BARE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    line = process.stdout.readline()
+    seconds = time.perf_counter() - start
+    process.wait()
+    if line != b"up\n":
+        raise SystemExit("a bare PySpark does not start")
+    return seconds
+
+
+def context_start(connection, name):
+    """Seconds from POST to the answer that the context is up; it is ended then."""
+    start = time.perf_counter()
+    must(connection.request("POST", f"/contexts/{name}?spark.master=local%5B2%5D"), 200)
+    seconds = time.perf_counter() - start
+    must(connection.request("DELETE", f"/contexts/{name}"), 200)
+    return seconds
+
+
+def await_archive(server, seconds=900):
+    """The server makes its class-data archive in the background after its first context: not beside what is measured."""
+    deadline = time.monotonic() + seconds
+    while not glob.glob(f"{server.state}/class-data/*.json") or glob.glob(f"{server.state}/class-data/*.tmp"):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no class-data archive:\n{server.log_text()}")
+        time.sleep(0.2)
+
+
+def compare_starts(server, count):
+    """Times of a context's start with a class-data archive and of a bare PySpark's, by turns."""
+    ours, bare = [], []
+    for n in range(count + 1):
+        a, b = context_start(Connection(server), f"start{n}"), bare_start()
+        if n:   # the first of each reads files that the others find in memory
+            ours.append(a)
+            bare.append(b)
+    return Times.of(ours), Times.of(bare)
+
+
 def wrk(server, folder, method, path, seconds, clients=64):
     script = os.path.join(folder, "wrk.lua")
     with open(script, "w") as f:
@@ -272,6 +321,8 @@ def measure(options, folder):
         start = time.perf_counter()
         must(connection.request("POST", "/contexts/bench?num-cpu-cores=2"), 200)
         create = time.perf_counter() - start
+        print("waiting for the class-data archive ...", flush=True)
+        await_archive(server)
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as z:
             z.writestr("noop.py", JOB)
@@ -312,6 +363,11 @@ def measure(options, folder):
         else:
             print("wrk is not there: 64 clients are left out (apt-get install wrk)")
             errors = 0
+        print(f"{options.starts} starts of a context and of a bare PySpark, by turns ...", flush=True)
+        ours, bare = compare_starts(server, options.starts)
+        table.times("context start, POST to answer", ours)
+        table.times("bare PySpark start", bare)
+        targets.append(table.target("context start over a bare start, p50", ours.p50 / bare.p50, 0.4, ""))
         targets.append(table.target("resident memory of stokerd, idle", idle, 24, "MiB"))
         busy = resident_mib(server.process.pid)
 
@@ -325,7 +381,7 @@ def measure(options, folder):
 
     print(f"\n{'':<34}{'p50 ms':>9}{'p99 ms':>9}{'per second':>11}{'count':>9}")
     print("\n".join(table.rows))
-    print(f"\ncontext created in {create:.2f} s; stokerd's resident memory {idle:.1f} MiB idle, {busy:.1f} MiB after all")
+    print(f"\nfirst context, without a class-data archive, created in {create:.2f} s; stokerd's resident memory {idle:.1f} MiB idle, {busy:.1f} MiB after all")
     for title, lines in costs:
         print(f"\nper job, {title}\n{'':<9}{'CPU us':>10}{'waits':>12}{'disk bytes':>14}")
         print("\n".join(lines))
@@ -344,6 +400,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stokerd", default="build/stokerd")
     parser.add_argument("--jobs", type=int, default=3000, help="jobs of the one client")
+    parser.add_argument("--starts", type=int, default=5, help="starts of a context and of a bare PySpark")
     parser.add_argument("--seconds", type=int, default=10, help="of each run with 64 clients")
     options = parser.parse_args()
     options.stokerd = os.path.abspath(options.stokerd)

@@ -1,12 +1,22 @@
 """One FakeServer and one Spark context serve as many tests as possible: a JVM takes 5 s to start."""
 import os
+import subprocess
 import sys
 import time
 
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import WAIT, FakeContext, FakeServer  # noqa: E402
+from harness import RUNNER_DIR, WAIT, FakeContext, FakeServer  # noqa: E402
+from server import CLASS_DATA  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def class_data():
+    """The class-data archive that all contexts of the tests use. It is made here when it is missing, and not beside a test."""
+    os.makedirs(CLASS_DATA, exist_ok=True)
+    subprocess.run([sys.executable, "-m", "stoker_runner.class_data", CLASS_DATA, "{}"], stdin=subprocess.DEVNULL, check=True,
+                   env=dict(os.environ, PYTHONPATH=RUNNER_DIR, PYTHONHASHSEED="0"), timeout=1800)
 
 
 @pytest.fixture(scope="session")

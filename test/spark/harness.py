@@ -17,6 +17,8 @@ import threading
 import time
 import uuid
 
+from server import CLASS_DATA
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RUNNER_DIR = os.path.join(ROOT, "python-runner")
 PYTHON = os.path.join(ROOT, "build", "venv", "bin", "python")
@@ -203,7 +205,7 @@ class FakeContext:
         self.respec()
         full = {k: v for k, v in os.environ.items() if not k.startswith(("STOKER_", "PYTEST_"))}
         full.update(STOKER_STATE_DIR=server.state, STOKER_CONTEXT=self.id, PYTHONPATH=RUNNER_DIR,
-                    PYSPARK_PYTHON=PYTHON, PYSPARK_DRIVER_PYTHON=PYTHON, **(env or {}))
+                    PYSPARK_PYTHON=PYTHON, PYSPARK_DRIVER_PYTHON=PYTHON, STOKER_CLASS_DATA=CLASS_DATA, **(env or {}))
         with open(os.path.join(self.folder, "context.log"), "ab") as log:
             self.zygote = subprocess.Popen([PYTHON, "-m", "stoker_runner.zygote"], cwd=self.folder, env=full,
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -21,6 +21,8 @@ import urllib.parse
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 JOBS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "jobs")
 STOKERD = os.path.abspath(os.environ.get("STOKERD") or os.path.join(ROOT, "build", "stokerd"))
+# Shared by the tests' servers, and by one run of them and the next: contexts start in half the time.
+CLASS_DATA = os.path.join(ROOT, "build", "class-data")
 WAIT = 60.0     # seconds for anything that must happen
 FACTORY = "spark.jobserver.python.Python%sContextFactory"
 MEDIA = {".egg": "application/python-egg", ".whl": "application/python-wheel", ".zip": "application/zip"}
@@ -54,7 +56,7 @@ class Stoker:
         self.folder, self.state = str(folder), os.path.join(str(folder), "state")
         self.log_path = os.path.join(self.folder, "stokerd.log")
         self.config = os.path.join(self.folder, "stoker.conf")
-        settings = dict({"spark-conf": ["%s=%s" % pair for pair in SPARK.items()]},
+        settings = dict({"class-data-dir": CLASS_DATA, "spark-conf": ["%s=%s" % pair for pair in SPARK.items()]},
                         **{key.replace("_", "-"): value for key, value in settings.items()})
         with open(self.config, "w") as f:
             for key, value in settings.items():
@@ -124,7 +126,7 @@ class Stoker:
         """One request. Its Reply, the body parsed when it is JSON. query: parameters, "_" for "-"."""
         if query:
             path += "?" + urllib.parse.urlencode({key.replace("_", "-"): value for key, value in query.items()})
-        connection = http.client.HTTPConnection(self.address, timeout=2 * WAIT)
+        connection = http.client.HTTPConnection(self.address, timeout=10 * WAIT)
         try:
             connection.request(method, path, body.encode() if isinstance(body, str) else body, dict(headers))
             answer = connection.getresponse()
@@ -300,7 +302,7 @@ class Background(threading.Thread):
         except Exception as error:
             self._error = error
 
-    def value(self, timeout=2 * WAIT):
+    def value(self, timeout=10 * WAIT):
         self.join(timeout)
         assert not self.is_alive(), "no answer in %g s" % timeout
         if self._error:

@@ -7,8 +7,11 @@ late            takes half a second to start
 slow_cancel     confirms a cancel after half a second
 ignore_sigterm  does not end when asked to
 no_admit        makes no gateways
+
+spark.fake.class_data is what `started` says of a missing class-data archive, as JSON text.
 """
 
+import json
 import os
 import signal
 import sys
@@ -71,6 +74,8 @@ class Keeper:
                 "python_version": "3.99.0",
                 "master": "local[2]",
             }
+            if specs.wish(self.spec, "class_data"):
+                self.started["class_data"] = json.loads(specs.wish(self.spec, "class_data"))
             self.state = "running"
             self.link.send(dict(self.started, type="started"))
 
