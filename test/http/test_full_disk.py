@@ -259,7 +259,7 @@ def small_disk(flags):
 
 def test_a_disk_that_is_really_full(daemon, flags, small_disk):
     """Filled to the last byte and emptied again, with jobs at work. Where nothing may be mounted, writes fail instead."""
-    server = daemon()
+    server = daemon(disk_reserve="0B")
     shim = Shim(server)
     if small_disk:
         os.symlink(small_disk, server.state)
