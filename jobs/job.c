@@ -140,6 +140,8 @@ void job_detach(struct job *job)
     job->worker = NULL;
     w->job = NULL;
     w->idle_since_ms = stk_mono_ms();
+    if (w->isolated && w->state == W_READY)
+        worker_retire(w); /* also when the job was never sent: it takes no other, and must not keep a place */
 }
 
 void job_release(struct job *job)

@@ -110,3 +110,12 @@ def test_the_limit_on_contexts_holds_under_a_hundred_creations(daemon):
     server.delete("/contexts/" + made.pop())
     wait_for(lambda: len(server.get("/contexts").json) == 4, "end of the context")
     assert server.post("/contexts/late").status == 200
+
+
+def test_workers_of_isolated_jobs_make_room(daemon):
+    """Whatever the worker says of it itself, the server lets none that has had an isolated job stand in the way."""
+    server = daemon().start()
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    for number in range(4):
+        assert server.run("c", app, {"result": number}, isolation="process").result == number
