@@ -1,0 +1,149 @@
+"""A context on a standalone cluster, through the real server. Code, versions, cancels and clean-up reach the executors."""
+import os
+import re
+import zipfile
+
+import pytest
+from cluster import Cluster
+from server import Files, Stoker, wait_until
+from test_server import COUNTS, STRINGS, assert_killed, versions
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def stoker(tmp_path_factory):
+    with Stoker(tmp_path_factory.mktemp("stoker"), worker_idle_timeout="1h") as stoker:
+        stoker.upload_jobs("jobs", "suite")
+        yield stoker
+
+
+@pytest.fixture(scope="module")
+def far(stoker, cluster):
+    """The context on the cluster: its object. Daemons leave soon, and workers of executors at once."""
+    yield stoker.create_running("far", **cluster.settings(
+        **{"spark.executorEnv.STOKER_DAEMON_IDLE": "0.5", "max-jobs": "2"}))
+    stoker.delete_context("far")
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+def value(stoker, class_path, config="", app="jobs"):
+    return stoker.value(class_path, config, "far", app)
+
+
+def shipped(cluster):
+    """Names of the binaries that lie on executors."""
+    return {name for folder in cluster.executor_dirs() for name in os.listdir(folder)
+            if name.startswith("stoker-") and "-w-" in name}
+
+
+def test_word_count(stoker, cluster, far):
+    assert value(stoker, "stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
+
+
+def test_code_of_a_job_comes_with_its_tasks(stoker, cluster, far):
+    """Both executors import it from the archive that Spark has brought, not from a folder of the server."""
+    seen = value(stoker, "stoker_jobs.executors.WhereFrom")
+    assert len({folder for folder, *_ in seen}) == 2, "tasks ran on one executor only"
+    for folder, *paths in seen:
+        assert folder in cluster.executor_dirs()
+        assert all(re.match(r"(\./|%s/)stoker-[^/]+\.zip/" % re.escape(folder), path) for path in paths), paths
+
+
+def test_two_versions_side_by_side(stoker, cluster, far, files):
+    """On the driver, in an RDD's function, in a SQL UDF and in a pandas UDF; the one holds its slot meanwhile."""
+    stoker.upload_jobs("app1", "app_v1", "zip")
+    stoker.upload_jobs("app2", "app_v2", "zip")
+    held = stoker.submit("app.Version", {"go": files.path("go")}, "far", "app1")
+    files.wait("go.on")
+    assert value(stoker, "app.Version", app="app2") == versions(2)
+    files.make("go")
+    assert stoker.result(held) == versions(1)
+    seen = [value(stoker, "app.Version", app="app%d" % (1 + n % 2)) for n in range(4)]
+    assert seen == [versions(1), versions(2)] * 2
+
+
+@pytest.mark.parametrize("turn", ["first", "later"])
+def test_cancel_of_a_long_stage_ends_its_code_on_executors(stoker, cluster, far, files, turn):
+    """In a new worker, which has just shipped its binaries, as in one that is in use."""
+    name = "cancel"
+    if turn == "first":
+        stoker.upload_jobs(name, "suite")
+    job = stoker.submit("stoker_jobs.process.AppendsInTasks", {
+        "file": files.path("log"), "go": files.path("never"), "beat": files.path("beat")}, "far", name)
+    wait_until(lambda: files.size("beat") > 4, "heart beat of the tasks")
+    assert_killed(stoker, job)
+    size = files.size("beat")
+    assert value(stoker, "stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
+    assert files.size("beat") == size
+
+
+def test_what_is_left_of_a_set_out_of_use_goes(stoker, cluster, far):
+    """With two slots a third set ends a worker of another. Executors hear of it with their next task."""
+    stoker.upload_jobs("app1", "app_v1", "zip")
+    assert value(stoker, "app.Version", app="app1") == versions(1)
+    before = shipped(cluster)
+    assert before
+    wait_for_removal(stoker, cluster, before, 0)
+
+
+def test_a_udf_outlives_the_workers_of_its_set(stoker, cluster, far):
+    """Its code stays where the executors are, when that of sets which came later has gone."""
+    stoker.upload_jobs("left", "suite", "zip")
+    before = shipped(cluster)
+    assert value(stoker, "stoker_jobs.executors.LeavesUdf", "name = left_udf", "left") == 2
+    left = shipped(cluster) - before
+    assert left
+    make_version(stoker, "after0", 0)
+    assert value(stoker, "version.Run", app="after0") == [0, 0]
+    after = shipped(cluster) - before - left
+    wait_for_removal(stoker, cluster, after, 10)
+    assert value(stoker, "stoker_jobs.executors.UsesUdf", "name = left_udf") == 2
+    assert left <= shipped(cluster)
+
+
+def wait_for_removal(stoker, cluster, names, first):
+    """Runs sets of their own until executors have removed the files."""
+    for n in range(first, first + 4):
+        make_version(stoker, "other%d" % n, n)
+        assert value(stoker, "version.Run", app="other%d" % n) == [n, n]
+
+    def gone():
+        value(stoker, "version.Run", app="other%d" % (first + 3))
+        return not names & shipped(cluster)
+    wait_until(gone, lambda: "removal of %s" % (names & shipped(cluster)))
+
+
+def make_version(stoker, name, n):
+    """Uploads version n of a module `version`, which no other has."""
+    path = os.path.join(stoker.folder, name + ".zip")
+    with zipfile.ZipFile(path, "w") as z:
+        z.writestr("version.py", VERSION % n)
+    stoker.upload(name, path)
+    os.unlink(path)
+
+
+VERSION = '''
+N = %d
+
+
+def number(_):
+    import version
+    return version.N
+
+
+class Run:
+    def validate(self, context, runtime, config):
+        return config
+
+    def run_job(self, context, runtime, data):
+        return context.sparkContext.parallelize(range(2), 2).map(number).collect()
+'''
