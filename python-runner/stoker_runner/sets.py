@@ -1,11 +1,12 @@
 """Binary sets in use, and the end of those that are not: their executor processes, their files (rules A10, K4).
 
-The workers of a context that are bound to one set share a *use* of it, named by the worker that began it. The last
-worker's end ends the use, for ever: who binds the set again begins another. So what belongs to a use that has ended can be
-removed while a new one begins. Executors keep apart processes and files of different uses. A use does not end when one
-of its workers has left something that needs it in the JVM: a named object, a view, a UDF.
+The workers of a context that are bound to one set share a *use* of it, named by the worker that began it. Without a
+worker it is idle; when LINGER others have become idle after it, it ends, for ever: who binds the set again begins
+another use. So what belongs to a use that has ended can be removed while a new one begins. Executors keep apart processes
+and files of different uses. A use never ends when one of its workers has left something that needs it in the JVM: a named
+object, a view, a UDF.
 
-The map jvm.SETS changes by compare-and-swap only. An entry: "<use> <worker> <worker> ...".
+The map jvm.SETS changes by compare-and-swap only. An entry: "<use> <worker> <worker> ...", and marks among the workers.
 """
 import os
 import time
@@ -14,7 +15,9 @@ from py4j.java_gateway import get_field
 
 from . import jvm
 
-KEPT_MARK = "(kept)"            # stands in an entry for what needs the use after its worker
+KEPT = "(kept)"                 # a mark: something needs the use after its worker
+IDLE = "(idle)"                 # a mark: had no worker once; an entry that says only this may end
+LINGER = 2                      # idle uses that go on, for a set whose workers retire after each job
 LIST = "stoker-retired-%d.txt"  # to executors elsewhere, see executor_daemon.py
 LIST_END = "end"
 LIST_LENGTH = 2000              # lines; an executor that runs no task meanwhile misses what is older
@@ -50,6 +53,7 @@ class Sets:
         self._jsc, self._jvm, self._folder, self._local = sc._jsc.sc(), sc._jvm, folder, local
         self._sc = sc
         self._sets = jvm.shared_map(self._jvm, jvm.SETS)
+        self._idle = []         # (binary set, use) that had no worker, oldest first
         self._retired = []      # lines of the last list
         self._lists = 0
         self._removals = []     # _Removal objects, oldest first
@@ -59,6 +63,10 @@ class Sets:
         """The worker has ended, and all its Spark jobs have. kept: what it has left needs the use."""
         for binary_set in list(self._sets.keySet()):
             self._leave(binary_set, worker, kept)
+        while len(self._idle) > LINGER:
+            binary_set, use = self._idle.pop(0)
+            if self._sets.remove(binary_set, "%s %s" % (use, IDLE)):    # else it has a worker again
+                self._end_use(binary_set, use)
         self._remove_files()
 
     def _leave(self, binary_set, worker, kept):
@@ -66,14 +74,13 @@ class Sets:
             use, *members = (self._sets.get(binary_set) or "-").split()
             if worker not in members:
                 return
-            left = [m for m in members if m != worker] + ([KEPT_MARK] if kept and KEPT_MARK not in members else [])
-            entry = " ".join([use, *members])
-            if left:
-                if self._sets.replace(binary_set, entry, " ".join([use, *left])):
-                    return
-            elif self._sets.remove(binary_set, entry):
-                self._end_use(binary_set, use)
-                return
+            left = [m for m in members if m not in (worker, IDLE)]
+            if kept and KEPT not in left:
+                left.append(KEPT)
+            if self._sets.replace(binary_set, " ".join([use, *members]), " ".join([use, *(left or [IDLE])])):
+                break
+        if not left:
+            self._idle = [entry for entry in self._idle if entry != (binary_set, use)] + [(binary_set, use)]
 
     def _end_use(self, binary_set, use):
         if self._local:

@@ -18,6 +18,7 @@ from server import WAIT, process, wait_until
 
 CLASSES = "org.apache.spark.deploy."
 WORKERS = 2
+START = "110s"      # context-create-timeout: three JVMs start at once
 
 
 class Cluster:

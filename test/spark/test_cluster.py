@@ -4,9 +4,11 @@ import re
 import zipfile
 
 import pytest
-from cluster import Cluster
+from cluster import START, Cluster
 from server import Files, Stoker, wait_until
 from test_server import COUNTS, STRINGS, assert_killed, versions
+
+SLOW = 240.0    # seconds for a job: there are three JVMs, and their Python processes
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +19,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stoker(tmp_path_factory):
-    with Stoker(tmp_path_factory.mktemp("stoker"), worker_idle_timeout="1h") as stoker:
+    with Stoker(tmp_path_factory.mktemp("stoker"), worker_idle_timeout="1h",
+                context_create_timeout=START) as stoker:
         stoker.upload_jobs("jobs", "suite")
         yield stoker
 
@@ -36,7 +39,10 @@ def files(tmp_path):
 
 
 def value(stoker, class_path, config="", app="jobs"):
-    return stoker.value(class_path, config, "far", app)
+    """Runs a job that must finish; the first of a set starts executor processes on each node. Its result."""
+    ended = stoker.ended(stoker.submit(class_path, config, "far", app), SLOW)
+    assert ended["status"] == "FINISHED", ended
+    return ended["result"]
 
 
 def shipped(cluster):
@@ -63,10 +69,10 @@ def test_two_versions_side_by_side(stoker, cluster, far, files):
     stoker.upload_jobs("app1", "app_v1", "zip")
     stoker.upload_jobs("app2", "app_v2", "zip")
     held = stoker.submit("app.Version", {"go": files.path("go")}, "far", "app1")
-    files.wait("go.on")
+    wait_until(lambda: files.exists("go.on"), "start of the job", SLOW)
     assert value(stoker, "app.Version", app="app2") == versions(2)
     files.make("go")
-    assert stoker.result(held) == versions(1)
+    assert stoker.ended(held, SLOW)["result"] == versions(1)
     seen = [value(stoker, "app.Version", app="app%d" % (1 + n % 2)) for n in range(4)]
     assert seen == [versions(1), versions(2)] * 2
 
@@ -79,7 +85,7 @@ def test_cancel_of_a_long_stage_ends_its_code_on_executors(stoker, cluster, far,
         stoker.upload_jobs(name, "suite")
     job = stoker.submit("stoker_jobs.process.AppendsInTasks", {
         "file": files.path("log"), "go": files.path("never"), "beat": files.path("beat")}, "far", name)
-    wait_until(lambda: files.size("beat") > 4, "heart beat of the tasks")
+    wait_until(lambda: files.size("beat") > 4, "heart beat of the tasks", SLOW)
     assert_killed(stoker, job)
     size = files.size("beat")
     assert value(stoker, "stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
@@ -119,7 +125,7 @@ def wait_for_removal(stoker, cluster, names, first):
     def gone():
         value(stoker, "version.Run", app="other%d" % (first + 3))
         return not names & shipped(cluster)
-    wait_until(gone, lambda: "removal of %s" % (names & shipped(cluster)))
+    wait_until(gone, lambda: "removal of %s" % (names & shipped(cluster)), SLOW)
 
 
 def make_version(stoker, name, n):

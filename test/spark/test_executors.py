@@ -24,6 +24,8 @@ MONITORS = """
 jvm = context.sparkContext._jvm
 result = len([t for t in jvm.Thread.getAllStackTraces().keySet() if t.getName().startswith("Idle Worker Monitor")])
 """
+SETS = "result = dict(context.sparkContext._jvm.System.getProperties().get('stoker.sets'))"
+LINGER = 2      # of sets.py: so many sets without a worker keep what they have
 MODULE = "import pyspark.daemon\nimport os\nos.environ['WHOSE_DAEMON'] = 'mine'\npyspark.daemon.manager()\n"
 
 
@@ -79,7 +81,7 @@ def test_no_task_fails_because_its_daemon_leaves(workers):
     assert len(set(seen)) > ROUNDS / 10, "the daemon hardly ever left"
 
 
-def test_the_end_of_a_sets_last_worker_ends_its_executor_processes(own_context, workers):
+def test_executor_processes_of_a_set_out_of_use_end(own_context, workers):
     """Spark would keep them, its workers for a minute and a thread for ever."""
     context = own_context()
     context.start()
@@ -89,9 +91,12 @@ def test_the_end_of_a_sets_last_worker_ends_its_executor_processes(own_context, 
     others = set(other.value(PARENTS, binary_set="other"))
     assert len(mine) == len(others) == 1 and mine != others
     assert watcher.value(MONITORS) == 2
-    pair[0].kill()
-    assert pair[1].value(PARENTS, binary_set="mine") == list(mine)
-    pair[1].kill()
+    for worker in pair:
+        end_of(worker, "mine", watcher)
+    third = workers(context)
+    assert third.value(PARENTS, binary_set="mine") == list(mine), "a set that is used again has its processes"
+    end_of(third, "mine", watcher)
+    use_others(workers, context, watcher, LINGER)
     wait_until(lambda: not any(map(process, mine)), what="end of the executor processes of the set")
     wait_until(lambda: watcher.value(MONITORS) == 1, what="end of their thread")
     assert set(other.value(PARENTS, binary_set="other")) == others
@@ -104,22 +109,37 @@ def test_the_end_of_a_sets_last_worker_ends_its_executor_processes(own_context, 
     assert not any(map(process, left)), "executor processes outlive their context"
 
 
+def end_of(worker, binary_set, watcher):
+    """Ends a worker; returns when the keeper has dealt with its set."""
+    worker.kill()
+    wait_until(lambda: worker.name not in (watcher.value(SETS).get(binary_set) or "").split()[1:],
+               what="end of the set's worker")
+
+
+def use_others(workers, context, watcher, number):
+    """Sets that come and go after the one that is looked at."""
+    for n in range(number):
+        worker = workers(context)
+        worker.value("", binary_set="passing-%d" % n)
+        end_of(worker, "passing-%d" % n, watcher)
+
+
 LEAVE = {
     "udf": "context.udf.register('kept_udf', lambda x: x + 1, 'long')",
     "view": "context.range(2).rdd.map(lambda r: (r[0] + 1,)).toDF(['id']).createOrReplaceTempView('kept_view')",
     "nothing": "context.range(2).rdd.map(lambda r: (r[0] + 1,)).toDF(['id']).count()",
 }
 USE = {"udf": "select kept_udf(1)", "view": "select max(id) from kept_view", "nothing": "select 2"}
-SETS = "result = dict(context.sparkContext._jvm.System.getProperties().get('stoker.sets'))"
 
 
 @pytest.mark.parametrize("left", LEAVE)
-def test_what_a_job_leaves_in_the_session_keeps_its_set(workers, left):
+def test_what_a_job_leaves_in_the_session_keeps_its_set(workers, idle, left):
     """Its code is still called when all workers of its set have gone."""
     maker, other = workers(), workers()
     maker.value(LEAVE[left], binary_set="set-" + left)
-    maker.kill()
-    wait_until(lambda: maker.name + " " + maker.name != other.value(SETS).get("set-" + left), what="end of the maker")
+    end_of(maker, "set-" + left, other)
+    use_others(workers, idle, other, LINGER + 1)
+    wait_until(lambda: "passing-0" not in other.value(SETS), what="end of a later set")
     assert other.value(SETS).get("set-" + left) == (None if left == "nothing" else maker.name + " (kept)")
     assert other.value("result = context.sql(args).collect()[0][0]", USE[left]) == 2
 

@@ -4,14 +4,16 @@ VERSIONS (20 unless given): how many. What was measured is printed, as a table (
 """
 import collections
 import os
+import zipfile
 
 import measure
 import pytest
-from cluster import Cluster
+from cluster import START, Cluster
 from server import Stoker, wait_until
 
 VERSIONS = int(os.environ.get("VERSIONS", 20))
 SAMPLES = 10
+SLOW = 240.0    # seconds for a job
 MIB = 1 << 20
 # What Spark remembers of ended jobs grows up to these numbers, whoever runs them.
 FORGETFUL = {"spark.ui.retainedJobs": "10", "spark.ui.retainedStages": "10", "spark.ui.retainedTasks": "50",
@@ -35,7 +37,7 @@ class Run:
     def run_job(self, context, runtime, data):
         return context.sparkContext.parallelize(range(2), 2).map(number).collect()
 '''
-Sample = collections.namedtuple("Sample", "version processes python heap threads listed files")
+Sample = collections.namedtuple("Sample", "version processes python heap threads listed files bytes")
 
 
 class Local:
@@ -59,24 +61,31 @@ class Local:
 
 @pytest.mark.parametrize("where", [Local, Cluster])
 def test_old_versions_take_no_room(where, tmp_path):
-    with where(tmp_path / "cluster") as cluster, Stoker(tmp_path) as stoker:
+    with where(tmp_path / "cluster") as cluster, Stoker(tmp_path, context_create_timeout=START) as stoker:
         stoker.upload_jobs("jobs", "suite")
         context = stoker.create_running("py", **cluster.settings(**SETTINGS))
         samples = []
+        print("\n%s: %s; KiB of PSS, heap and files" % (where.__name__, ", ".join(Sample._fields)))
         for n in range(1, VERSIONS + 1):
             upload(stoker, n)
-            assert stoker.value("version.Run", app="many") == [n, n]
+            assert run(stoker) == [n, n]
             if n % max(1, VERSIONS // SAMPLES) == 0:
                 samples.append(settled_sample(stoker, context, cluster, n))
-        show(where.__name__, samples)
+                show(samples[-1])
         assert_flat(samples)
         stoker.delete_context("py")
         assert stoker.left_of(context["id"]) == []
         wait_until(lambda: not cluster.processes(), lambda: "end of %s" % cluster.processes())
 
 
+def run(stoker, class_path="version.Run", app="many"):
+    """The result of a job."""
+    ended = stoker.ended(stoker.submit(class_path, app=app), SLOW)
+    assert ended["status"] == "FINISHED", ended
+    return ended["result"]
+
+
 def upload(stoker, n):
-    import zipfile
     path = os.path.join(stoker.folder, "many.zip")
     with zipfile.ZipFile(path, "w") as z:
         z.writestr("version.py", VERSION % (64, n, "%064d\n" % n * 1000))
@@ -85,19 +94,19 @@ def upload(stoker, n):
 
 def settled_sample(stoker, context, cluster, n):
     """Executor processes of sets out of use need a moment to end, and on a cluster a task that tells them to."""
-    stoker.value("version.Run", app="many")
+    run(stoker)
     few = []
 
     def settled():
         few[:] = [p for p in stoker.processes(context["id"]) + cluster.processes() if p.kind.startswith("python")]
         return len(few) <= MOST
-    wait_until(settled, lambda: "%d Python processes instead of %d" % (len(few), MOST))
+    wait_until(settled, lambda: "%d Python processes instead of %d" % (len(few), MOST), SLOW)
     return sample(stoker, context, cluster, n)
 
 
-# Zygote, keeper, three workers in two slots; executors: a daemon and a worker of it for each of two bound sets and two JVMs,
-# or two workers of one daemon; and as many that are just ending.
-MOST = 5 + 16
+# Zygote, keeper, three workers in two slots; for each of five sets (three with a worker, two that linger) on executors:
+# a daemon and a process on two of them, or a daemon and two processes on one.
+MOST = 5 + 5 * 4
 
 
 def sample(stoker, context, cluster, n):
@@ -108,15 +117,11 @@ def sample(stoker, context, cluster, n):
     if cluster.folder:
         files = [a + b for a, b in zip(files, measure.tree_size(cluster.folder))]
     return Sample(n, len(python), sum(map(measure.pss, python)), sum(map(measure.live_heap, java)),
-                  sum(map(measure.threads, java)), stoker.value("stoker_jobs.executors.Listed"), tuple(files))
+                  sum(map(measure.threads, java)), run(stoker, "stoker_jobs.executors.Listed", "jobs"), *files)
 
 
-def show(title, samples):
-    print("\n%s: versions, Python processes, their PSS in MiB, live heap of the JVMs in MiB, threads of the JVMs, files "
-          "that tasks are told of, files and KiB in scratch folders" % title)
-    for s in samples:
-        print("%5d %4d %8.1f %8.2f %5d %4d %6d %8d" % (
-            s.version, s.processes, s.python / MIB, s.heap / MIB, s.threads, s.listed, s.files[0], s.files[1] >> 10))
+def show(sample):
+    print(*(n >> 10 if n > MIB else n for n in sample), flush=True)
 
 
 def assert_flat(samples):
@@ -129,3 +134,4 @@ def assert_flat(samples):
     assert most(second, "python") <= 1.25 * most(first, "python") + 50 * MIB
     assert most(second, "heap") <= most(first, "heap") + 8 * MIB
     assert most(second, "listed") <= most(first, "listed") + 2
+    assert most(second, "files") <= most(first, "files") + 20
