@@ -127,9 +127,9 @@ class Sets:
 
         Lists are files of their own, each with all that the one before it had: executors fetch it with their next task.
         """
-        keys = [key for key in self._listed() if key.endswith("-%s.zip" % use)]
-        old_list = [key for key in self._listed() if self._lists and key.endswith("/" + LIST % self._lists)]
-        files = [os.path.basename(key) for key in keys + old_list]
+        ends = "-%s.zip" % use, "/" + LIST % self._lists    # its binaries, and the list before this one
+        keys = [key for key in self._sc.listFiles if key.endswith(ends)]
+        files = [os.path.basename(key) for key in keys]
         self._retired = (self._retired + [name, *files])[-LIST_LENGTH:]
         self._lists += 1
         os.makedirs(self._folder, exist_ok=True)
@@ -137,20 +137,10 @@ class Sets:
         with open(path, "w") as f:
             f.write("\n".join([*self._retired, LIST_END, ""]))
         self._sc.addFile(path)
-        self._unlist(keys + old_list)
-        self._removals.append(_Removal(files))
-
-    def _map(self):
-        found = self._jsc.addedFiles().get("default")
-        return found.get() if found.isDefined() else None
-
-    def _listed(self):
-        return list(self._sc.listFiles)
-
-    def _unlist(self, keys):
-        added = self._map()
+        listed = self._jsc.addedFiles().get("default").get()
         for key in keys:
-            added.remove(key)
+            listed.remove(key)
+        self._removals.append(_Removal(files))
 
     def _remove_files(self):
         """A Spark job fetches all that was listed when it was submitted, with its last task too: the files stay until
