@@ -57,6 +57,7 @@ class Sets:
         self._retired = []      # lines of the last list
         self._lists = 0
         self._removals = []     # _Removal objects, oldest first
+        self._settle_seconds = float(os.environ.get("STOKER_SETTLE_SECONDS", SETTLE_SECONDS))
         self._env_vars = None   # the Java field PythonWorkerFactory.envVars
 
     def leave(self, worker, kept):
@@ -146,17 +147,16 @@ class Sets:
         """A Spark job fetches all that was listed when it was submitted, with its last task too: the files stay until
         every job of that time has ended."""
         now = time.monotonic()
-        if not self._removals or now - self._removals[0].since < SETTLE_SECONDS:
+        if not self._removals or now - self._removals[0].since < self._settle_seconds:
             return
         active = set(self._sc.statusTracker().getActiveJobsIds())
         for removal in list(self._removals):
-            if now - removal.since < SETTLE_SECONDS:
+            if now - removal.since < self._settle_seconds:
                 break
             removal.jobs = active if removal.jobs is None else removal.jobs & active
             if not removal.jobs:
                 self._removals.remove(removal)
                 for name in removal.files:
-                    self._jvm.org.apache.spark.SparkEnv.get().rpcEnv().fileServer().removeFile(name)
                     _unlink(os.path.join(self._folder, name))
 
 

@@ -20,10 +20,12 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stoker(tmp_path_factory):
-    with Stoker(tmp_path_factory.mktemp("stoker"), worker_idle_timeout="1h",
-                context_create_timeout=START) as stoker:
-        stoker.upload_jobs("jobs", "suite")
-        yield stoker
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STOKER_SETTLE_SECONDS", "2")
+        with Stoker(tmp_path_factory.mktemp("stoker"), worker_idle_timeout="1h",
+                    context_create_timeout=START) as stoker:
+            stoker.upload_jobs("jobs", "suite")
+            yield stoker
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +82,10 @@ def test_two_versions_side_by_side(stoker, cluster, far, files):
 @pytest.mark.parametrize("turn", ["first", "later"])
 def test_cancel_of_a_long_stage_ends_its_code_on_executors(stoker, cluster, far, files, turn):
     """In a new worker, which has just shipped its binaries, as in one that is in use."""
-    name = "cancel"
+    name = "jobs"
     if turn == "first":
-        stoker.upload_jobs(name, "suite")
+        name = "cancel"
+        stoker.upload_jobs(name, "suite", "zip")    # other bytes than those of `jobs`: another set
     job = stoker.submit("stoker_jobs.process.AppendsInTasks", {
         "file": files.path("log"), "go": files.path("never"), "beat": files.path("beat")}, "far", name)
     wait_until(lambda: files.size("beat") > 4, "heart beat of the tasks", SLOW)
@@ -99,12 +102,23 @@ def test_what_is_left_of_a_set_out_of_use_goes(stoker, cluster, far):
     assert value(stoker, "version.Run", app="before") == [100, 100]
     before = shipped(cluster) - others
     assert before
+    copies = [stoker.path("contexts", far["id"], "files", name) for name in before]
+    assert all(map(os.path.exists, copies))
     wait_for_removal(stoker, cluster, before, 0)
+    more = iter(range(50, 90))
+
+    def copies_gone():
+        make_version(stoker, "more", next(more))
+        value(stoker, "version.Run", app="more")
+        return not any(map(os.path.exists, copies))
+    wait_until(copies_gone, "end of the driver's copies", SLOW)
+    with open(stoker.path("contexts", far["id"], "context.log")) as log:
+        assert "Traceback" not in log.read()
 
 
 def test_a_udf_outlives_the_workers_of_its_set(stoker, cluster, far):
     """Its code stays where the executors are, when that of sets which came later has gone."""
-    stoker.upload_jobs("left", "suite", "zip")
+    stoker.upload_jobs("left", "suite", "wheel")
     before = shipped(cluster)
     assert value(stoker, "stoker_jobs.executors.LeavesUdf", "name = left_udf", "left") == 2
     left = shipped(cluster) - before
