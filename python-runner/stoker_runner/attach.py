@@ -7,6 +7,7 @@ attach() patches pyspark and py4j for the rest of the process's life, so it may 
 Attachment belong to the main thread; the patched parts run in whatever thread the job calls Spark from.
 """
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -18,8 +19,14 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession, SQLContext
 from pyspark.sql.streaming import DataStreamWriter, StreamingQueryManager
+from pyspark.sql.udf import UDFRegistration
 
-from . import jvm
+try:
+    from pyspark.sql.classic.dataframe import DataFrame
+except ImportError:     # before Spark 4
+    from pyspark.sql import DataFrame
+
+from . import jvm, sets
 from .pull import AccumulatorPull, NoServer
 
 USE_YOURS = ("this job runs in Stoker's Spark context: use the one it was given, or SparkContext.getOrCreate() and "
@@ -40,6 +47,7 @@ class Attachment:
         self.called = False         # this job has called the JVM
         self.streams = []           # Java streaming queries that this job has started
         self.listeners = []         # (manager, listener) that this job has added
+        self._kept = False          # something in the JVM needs what this worker has made (keep())
         self._properties = None     # of the running job, for the next connection of any of its threads (A4)
         self._tags = jvm.worker_tag(process)
 
@@ -199,15 +207,35 @@ class Attachment:
         SparkContext.addFile, SparkContext.clearJobTags, SparkContext.__init__ = addFile, clearJobTags, __init__
         DataStreamWriter._sq, StreamingQueryManager.addListener = _sq, addListener
         SparkSession.Builder.remote = remote
+        for cls, name in _outliving():
+            self._patch_outliving(cls, name)
+
+    def _patch_outliving(self, cls, name):
+        shipped = getattr(cls, name)
+
+        @functools.wraps(shipped)
+        def call(*args, **kwargs):
+            self.keep()
+            return shipped(*args, **kwargs)
+        setattr(cls, name, call)
 
     # -- binaries
 
     def bind(self, shipping):
         """A10: from now on this worker's tasks run in executor processes of their own for this binary set."""
-        self._environment.update(shipping.environment())
+        use = sets.join(jvm.shared_map(self.sc._jvm, jvm.SETS), shipping.binary_set, self.process)
+        self._environment.update(shipping.environment(use))
         self.sc.environment.clear()
         self.sc.environment.update(self._environment)
-        self._includes += shipping.send(self.sc)
+        self._includes += shipping.send(self.sc, use)
+        self.drop_connections()     # A4: the job's first call makes one that carries its properties
+
+    def keep(self):
+        """What the job puts into the JVM now runs code of its binary set after the worker's end: the keeper leaves the
+        worker's directory and the set's files alone."""
+        if not self._kept:
+            jvm.shared_map(self.sc._jvm, jvm.KEPT).put(self.process, True)
+            self._kept = True
 
     # -- jobs
 
@@ -271,6 +299,14 @@ class Attachment:
                 with contextlib.suppress(ValueError):
                     idle.remove(connection)
                     connection.close()
+
+
+def _outliving():
+    """(class, method) of what leaves a user's Python functions in the JVM's session, which all workers share."""
+    found = [(UDFRegistration, "register")]
+    found += [(DataFrame, "create%sTempView" % kind) for kind in ("", "OrReplace", "Global", "OrReplaceGlobal")]
+    table_functions = getattr(sys.modules.get("pyspark.sql.udtf"), "UDTFRegistration", None)
+    return found + ([(table_functions, "register")] if table_functions else [])
 
 
 def _hive_context(sc, spark):

@@ -1,4 +1,4 @@
-"""The keeper's work in the JVM: gateways of workers, cancels and their confirmation (rules K1-K3, K7, A3, A9).
+"""The keeper's work in the JVM: gateways of workers, cancels and their confirmation (rules K1-K4, K7, A3, A9, A10).
 
 Every method may be called from any thread; call each from a fresh one: what a thread's JVM twin has for local
 properties ends with it.
@@ -6,14 +6,16 @@ properties ends with it.
 import threading
 import time
 
-from . import jvm
+from . import jvm, launch
+from .sets import Sets
 
 LOOK_SECONDS = 0.03         # between two looks at what a cancel has left
 GONE_SECONDS = 60.0         # for what a dead worker has left; the keeper then gives up and says so in the log
 
 
 class Gateways:
-    def __init__(self, sc, spark):
+    def __init__(self, sc, spark, files):
+        """files: the folder of what workers send to executors elsewhere."""
         self._sc, self._jsc, self._jvm = sc, sc._jsc.sc(), sc._jvm
         self._spark = spark
         self._lock = threading.Lock()
@@ -21,6 +23,8 @@ class Gateways:
         self._stopping = set()                                  # ids of streams whose stop() has not returned
         self._heir = self._jsc.collectionAccumulator()          # A3: for what outlives its maker
         self._streams = jvm.shared_map(self._jvm, jvm.STREAMS)
+        self._sets = Sets(sc, files, launch.is_local(sc.master))
+        self._sets_lock = threading.Lock()
 
     def workers(self):
         with self._lock:
@@ -56,8 +60,11 @@ class Gateways:
             server.shutdown()
         self._inherit_accumulator(worker)
         self._clear(jvm.worker_tag(worker), time.monotonic() + GONE_SECONDS)
-        self._delete_temp_dir(worker)
+        kept = bool(jvm.shared_map(self._jvm, jvm.KEPT).remove(worker))
+        self._delete_temp_dir(worker, kept)
         self._release_names(worker)
+        with self._sets_lock:
+            self._sets.leave(worker, kept)
 
     def _release_names(self, worker):
         """Named objects that it was about to create when it died: another may."""
@@ -74,10 +81,10 @@ class Gateways:
             getattr(java, "metadata_$eq")(self._heir.metadata())
             self._heir.reset()
 
-    def _delete_temp_dir(self, worker):
-        """A9; in the JVM, which also forgets its shutdown hook. A named object's broadcasts keep the directory."""
+    def _delete_temp_dir(self, worker, kept):
+        """A9; in the JVM, which also forgets its shutdown hook. The broadcasts of a named object keep the directory."""
         path = jvm.shared_map(self._jvm, jvm.TEMP_DIRS).remove(worker)
-        if path and not jvm.shared_map(self._jvm, jvm.KEPT_DIRS).remove(worker):
+        if path and not kept:
             self._jvm.org.apache.spark.util.Utils.deleteRecursively(self._jvm.java.io.File(path))
 
     # -- K2, K3, K7

@@ -6,7 +6,8 @@ ACCUMULATORS = "stoker.accumulators"    # worker -> its PythonAccumulatorV2 (A3)
 TEMP_DIRS = "stoker.temp_dirs"          # worker -> the pyspark-* directory it made (A9)
 NAMED = "stoker.named"                  # name -> named object
 NAMED_LOCKS = "stoker.named_locks"      # name -> worker that creates the object
-KEPT_DIRS = "stoker.kept_dirs"          # worker -> true when a named object needs its directory (A9)
+KEPT = "stoker.kept"                    # worker -> true when something in the JVM needs its files (A9)
+SETS = "stoker.sets"                    # binary set -> its use, a space, and the workers bound to it (sets.py)
 
 TAGS = "spark.job.tags"
 

@@ -156,10 +156,13 @@ class Keeper:
         sc = SparkContext(gateway=launch_gateway(), conf=SparkConf(loadDefaults=False).setAll(list(conf.items())))
         signal.signal(signal.SIGINT, signal.SIG_IGN)    # over the handler of _do_init
         self.sc = sc
+        daemon_file = launch.daemon_file(conf, self.folder)
+        if daemon_file:
+            sc.addFile(daemon_file)
         spark = SparkSession(sc)    # the JVM's default session is there before any worker comes
         if self.spec["kind"] == "hive":
             spark.catalog.databaseExists("default")     # opens the metastore: what is wrong with it fails the start
-        self.gateways = Gateways(sc, spark)
+        self.gateways = Gateways(sc, spark, os.path.join(self.folder, "files"))
         self.started = {"application_id": sc.applicationId, "ui_url": sc.uiWebUrl, "spark_version": sc.version,
                         "python_version": platform.python_version(), "master": sc.master, "jvm_pid": self.jvm.pid}
 

@@ -4,6 +4,7 @@ Which settings win: the user's (spec.json's spark_conf) beat all of DEFAULTS; RE
 the user's, because Stoker's answers would be wrong otherwise. extraJavaOptions are joined, ours first, so that the
 user's win where they collide (K6).
 """
+import hashlib
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",    # it would write into the log a bar per job
     "spark.python.task.killTimeout": "100ms",   # K3: executor-side user code ends soon after a cancel
     "spark.files.overwrite": "true",            # K4
+    "spark.files.useFetchCache": "false",       # executors would keep each file twice
     "spark.port.maxRetries": "128",             # contexts count their UI up from one port
 }
 REQUIRED = {
@@ -33,6 +35,7 @@ REQUIRED = {
 }
 HIVE = {"spark.sql.catalogImplementation": "hive"}  # K5: a worker's enableHiveSupport() comes too late
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+DAEMON = "spark.python.daemon.module"
 OUR_JAVA_OPTIONS = "-XX:-UsePerfData"           # no /tmp/hsperfdata file per context
 
 READY_POLL_SECONDS = 0.02
@@ -79,6 +82,8 @@ def spark_conf(spec, folder):
     if spec.get("kind") == "hive":
         options += _hive(conf, folder)
     conf.update({"spark.hadoop." + k: str(v) for k, v in (spec.get("hadoop_conf") or {}).items()})
+    if not _in_defaults_file(DAEMON):
+        conf[DAEMON] = _daemon_module(os.path.join(folder, "python"))
     conf.update(user)
     conf.update(REQUIRED)
     if spec.get("kind") == "hive":
@@ -97,6 +102,29 @@ def _hive(conf, folder):
     conf["spark.hadoop.javax.jdo.option.ConnectionURL"] = (
         "jdbc:derby:;databaseName=%s;create=true" % os.path.join(folder, "metastore_db"))
     return " -Dderby.stream.error.file=" + shlex.quote(os.path.join(folder, "derby.log"))
+
+
+def _daemon_module(folder):
+    """Writes executor_daemon.py under a name that no other file has: the working directory of executors comes first on
+    their path. Local executors find it in the JVM's PYTHONPATH; others get it by daemon_file()."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "executor_daemon.py"), "rb") as f:
+        text = f.read()
+    name = "stoker_daemon_" + hashlib.sha256(text).hexdigest()[:16]
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name + ".py"), "wb") as f:
+        f.write(text)
+    return name
+
+
+def daemon_file(conf, folder):
+    """What executors elsewhere need before their first Python task; None when they need nothing."""
+    path = os.path.join(folder, "python", conf.get(DAEMON, "") + ".py")
+    return path if not is_local(conf["spark.master"]) and os.path.isfile(path) else None
+
+
+def is_local(master):
+    """Executors run in the driver's JVM, and see this machine's folders."""
+    return master == "local" or master.startswith("local[")
 
 
 class Jvm:
@@ -133,6 +161,8 @@ class Jvm:
 
     def _environment(self, conf, home):
         env = dict(os.environ, SPARK_HOME=home, SPARK_CONNECT_MODE="0", _PYSPARK_DRIVER_CONN_INFO_PATH=self._info)
+        env["PYTHONPATH"] = os.pathsep.join(
+            [os.path.join(self._folder, "python"), *filter(None, [env.get("PYTHONPATH")])])
         if conf["spark.master"].startswith("local"):
             env.setdefault("SPARK_LOCAL_IP", "127.0.0.1")   # the UI listens there, and has no password
         if "spark.local.dir" not in conf:
@@ -242,6 +272,10 @@ def defaults_file(home):
             return f.read() + "\n"
     except OSError:
         return ""
+
+
+def _in_defaults_file(key):
+    return re.search(r"^\s*%s[\s=:]" % re.escape(key), _defaults_file(_find_spark_home()), re.M) is not None
 
 
 def _escape(text):

@@ -73,8 +73,7 @@ class JvmNamedObjects(NamedObjects):
                 obj.persist(named.storage_level)
             if named.forceComputation:
                 obj.count()
-            # Its broadcasts lie in this worker's directory, which has to outlive the worker then.
-            self._shared(jvm.KEPT_DIRS).put(self._attachment.process, True)
+            self._attachment.keep()
         if isinstance(obj, DataFrame):
             entry.put("df", obj._jdf)
         elif isinstance(obj, RDD):

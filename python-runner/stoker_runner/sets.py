@@ -1,0 +1,173 @@
+"""Binary sets in use, and the end of those that are not: their executor processes, their files (rules A10, K4).
+
+The workers of a context that are bound to one set share a *use* of it, named by the worker that began it. Without a
+worker it is idle; when LINGER others have become idle after it, it ends, for ever: who binds the set again begins
+another use. So what belongs to a use that has ended can be removed while a new one begins. Executors keep apart processes
+and files of different uses. A use never ends when one of its workers has left something that needs it in the JVM: a named
+object, a view, a UDF.
+
+The map jvm.SETS changes by compare-and-swap only. An entry: "<use> <worker> <worker> ...", and marks among the workers.
+"""
+import os
+import time
+
+from py4j.java_gateway import get_field
+
+from . import jvm
+
+KEPT = "(kept)"                 # a mark: something needs the use after its worker
+IDLE = "(idle)"                 # a mark: had no worker once; an entry that says only this may end
+LINGER = 2                      # idle uses that go on, for a set whose workers retire after each job
+LIST = "stoker-retired-%d.txt"  # to executors elsewhere, see executor_daemon.py
+LIST_END = "end"
+LIST_LENGTH = 2000              # lines; an executor that runs no task meanwhile misses what is older
+SETTLE_SECONDS = 60.0           # a Spark job is submitted, and known to the status tracker, in less
+MONITOR = "Idle Worker Monitor"
+
+
+def join(sets, binary_set, worker):
+    """For a worker that binds itself to a set: the use that it takes part in. sets: the shared map jvm.SETS."""
+    while True:
+        entry = sets.get(binary_set)
+        if entry is None:
+            if sets.putIfAbsent(binary_set, "%s %s" % (worker, worker)) is None:
+                return worker
+        elif sets.replace(binary_set, entry, "%s %s" % (entry, worker)):
+            return entry.split()[0]
+
+
+def environment_name(binary_set, use):
+    """STOKER_BINARIES of the use: what keeps its executor processes apart from all others."""
+    return "%s.%s" % (binary_set, use)
+
+
+def file_name(digest, use):
+    """How a binary of the use is called on executors elsewhere."""
+    return "stoker-%s-%s.zip" % (digest[:16], use)
+
+
+class Sets:
+    """The keeper's side. folder: where workers put what they send to executors. Calls must not overlap."""
+
+    def __init__(self, sc, folder, local):
+        self._jsc, self._jvm, self._folder, self._local = sc._jsc.sc(), sc._jvm, folder, local
+        self._sc = sc
+        self._sets = jvm.shared_map(self._jvm, jvm.SETS)
+        self._idle = []         # (binary set, use) that had no worker, oldest first
+        self._retired = []      # lines of the last list
+        self._lists = 0
+        self._removals = []     # _Removal objects, oldest first
+        self._settle_seconds = float(os.environ.get("STOKER_SETTLE_SECONDS", SETTLE_SECONDS))
+        self._env_vars = None   # the Java field PythonWorkerFactory.envVars
+
+    def leave(self, worker, kept):
+        """The worker has ended, and all its Spark jobs have. kept: what it has left needs the use."""
+        for binary_set in list(self._sets.keySet()):
+            self._leave(binary_set, worker, kept)
+        while len(self._idle) > LINGER:
+            binary_set, use = self._idle.pop(0)
+            if self._sets.remove(binary_set, "%s %s" % (use, IDLE)):    # else it has a worker again
+                self._end_use(binary_set, use)
+        self._remove_files()
+
+    def _leave(self, binary_set, worker, kept):
+        while True:
+            use, *members = (self._sets.get(binary_set) or "-").split()
+            if worker not in members:
+                return
+            left = [m for m in members if m not in (worker, IDLE)]
+            if kept and KEPT not in left:
+                left.append(KEPT)
+            if self._sets.replace(binary_set, " ".join([use, *members]), " ".join([use, *(left or [IDLE])])):
+                break
+        if not left:
+            self._idle = [entry for entry in self._idle if entry != (binary_set, use)] + [(binary_set, use)]
+
+    def _end_use(self, binary_set, use):
+        if self._local:
+            self._end_local_processes(environment_name(binary_set, use))
+        else:
+            self._retire_files(environment_name(binary_set, use), use)
+
+    # -- local executors: processes of the driver JVM
+
+    def _end_local_processes(self, name):
+        """Spark has no call that ends a PythonWorkerFactory: its thread, which is one for each, is found by name."""
+        for thread in self._threads():
+            if not (thread and thread.getName().startswith(MONITOR)):
+                continue
+            factory = get_field(thread, "$outer")
+            found = self._environment_of(factory).get("STOKER_BINARIES")
+            if found.isDefined() and found.get() == name:
+                factory.stop()
+                thread.setUncaughtExceptionHandler(self._silence())
+                thread.interrupt()
+
+    def _threads(self):
+        group = self._jvm.Thread.currentThread().getThreadGroup()
+        while group.getParent() is not None:
+            group = group.getParent()
+        threads = self._sc._gateway.new_array(self._jvm.Thread, 2 * group.activeCount() + 64)
+        return [threads[n] for n in range(group.enumerate(threads, True))]
+
+    def _environment_of(self, factory):
+        if self._env_vars is None:
+            self._env_vars = factory.getClass().getDeclaredField("envVars")
+            self._env_vars.setAccessible(True)
+        return self._env_vars.get(factory)
+
+    def _silence(self):
+        """A handler that does nothing: an interrupt ends the thread by an exception, which would be printed."""
+        handler = self._jvm.java.lang.Class.forName("java.lang.Thread$UncaughtExceptionHandler")
+        return self._jvm.java.beans.EventHandler.create(handler, self._jvm.Object(), "hashCode")
+
+    # -- executors elsewhere
+
+    def _retire_files(self, name, use):
+        """New tasks are not told to fetch the files any more, and a list tells executors to remove what they have.
+
+        Lists are files of their own, each with all that the one before it had: executors fetch it with their next task.
+        """
+        ends = "-%s.zip" % use, "/" + LIST % self._lists    # its binaries, and the list before this one
+        keys = [key for key in self._sc.listFiles if key.endswith(ends)]
+        files = [os.path.basename(key) for key in keys]
+        self._retired = (self._retired + [name, *files])[-LIST_LENGTH:]
+        self._lists += 1
+        os.makedirs(self._folder, exist_ok=True)
+        path = os.path.join(self._folder, LIST % self._lists)
+        with open(path, "w") as f:
+            f.write("\n".join([*self._retired, LIST_END, ""]))
+        self._sc.addFile(path)
+        listed = self._jsc.addedFiles().get("default").get()
+        for key in keys:
+            listed.remove(key)
+        self._removals.append(_Removal(files))
+
+    def _remove_files(self):
+        """A Spark job fetches all that was listed when it was submitted, with its last task too: the files stay until
+        every job of that time has ended."""
+        now = time.monotonic()
+        if not self._removals or now - self._removals[0].since < self._settle_seconds:
+            return
+        active = set(self._sc.statusTracker().getActiveJobsIds())
+        for removal in list(self._removals):
+            if now - removal.since < self._settle_seconds:
+                break
+            removal.jobs = active if removal.jobs is None else removal.jobs & active
+            if not removal.jobs:
+                self._removals.remove(removal)
+                for name in removal.files:
+                    _unlink(os.path.join(self._folder, name))
+
+
+class _Removal:
+    def __init__(self, files):
+        self.files, self.since = files, time.monotonic()
+        self.jobs = None        # Spark jobs that may still fetch them; None: not looked yet
+
+
+def _unlink(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,85 @@
+"""What processes and folders take: read from /proc, and from the JVM by jcmd."""
+import glob
+import os
+import re
+import shutil
+import subprocess
+
+
+def children(pid):
+    """Pids of all descendants."""
+    parents = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path) as f:
+                text = f.read()
+        except OSError:
+            continue
+        fields = text.rpartition(")")[2].split()
+        if fields[0] not in "ZX":
+            parents.setdefault(int(fields[1]), []).append(int(path.split("/")[2]))
+    found, todo = [], [pid]
+    while todo:
+        more = parents.get(todo.pop(), [])
+        found += more
+        todo += more
+    return found
+
+
+def daemons(jvm):
+    """Pids of the Python daemons of an executor or a local driver: its children that are Python."""
+    return [pid for pid in children(jvm) if _name(pid).startswith("python") and _parent(pid) == jvm]
+
+
+def _stat(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+def _name(pid):
+    return _stat(pid).partition("(")[2].rpartition(")")[0]
+
+
+def _parent(pid):
+    fields = _stat(pid).rpartition(")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def pss(pid):
+    """Bytes; 0 when it has ended."""
+    try:
+        with open("/proc/%d/smaps_rollup" % pid) as f:
+            return 1024 * int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M)[1])
+    except (OSError, TypeError):
+        return 0
+
+
+def threads(pid):
+    try:
+        return len(os.listdir("/proc/%d/task" % pid))
+    except OSError:
+        return 0
+
+
+def live_heap(pid):
+    """Bytes that are alive in a JVM after a full collection."""
+    jcmd = shutil.which("jcmd") or os.path.join(os.path.dirname(os.path.realpath("/proc/%d/exe" % pid)), "jcmd")
+    subprocess.run([jcmd, str(pid), "GC.run"], check=True, stdout=subprocess.DEVNULL, timeout=120)
+    said = subprocess.run([jcmd, str(pid), "GC.heap_info"], check=True, stdout=subprocess.PIPE, timeout=120).stdout
+    return 1024 * sum(int(n) for n in re.findall(r"(?:total|reserved) \d+K.*?used (\d+)K", said.decode())[:1])
+
+
+def tree_size(path):
+    """(files, bytes) below a folder."""
+    files = size = 0
+    for root, _, names in os.walk(path):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(root, name)).st_size
+                files += 1
+            except OSError:
+                continue
+    return files, size
