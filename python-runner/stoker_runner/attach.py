@@ -7,6 +7,7 @@ attach() patches pyspark and py4j for the rest of the process's life, so it may 
 Attachment belong to the main thread; the patched parts run in whatever thread the job calls Spark from.
 """
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -184,6 +185,14 @@ class Attachment:
             self.streams.append(jsq)
             return started(writer, jsq)
 
+        def shielded(method):
+            """K7: an interrupt between the stream's start and _sq() would leave one that nobody knows the owner of."""
+            @functools.wraps(method)
+            def call(*args, **kwargs):
+                with self.interrupts.shield():
+                    return method(*args, **kwargs)
+            return call
+
         def addListener(manager, listener):
             self.listeners.append((manager, listener))
             return add_listener(manager, listener)
@@ -199,6 +208,8 @@ class Attachment:
         SparkContext.addFile, SparkContext.clearJobTags, SparkContext.__init__ = addFile, clearJobTags, __init__
         DataStreamWriter._sq, StreamingQueryManager.addListener = _sq, addListener
         SparkSession.Builder.remote = remote
+        DataStreamWriter.start = shielded(DataStreamWriter.start)
+        DataStreamWriter.toTable = shielded(DataStreamWriter.toTable)
 
     # -- binaries
 

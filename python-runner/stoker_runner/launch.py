@@ -33,6 +33,8 @@ HIVE = {"spark.sql.catalogImplementation": "hive"}  # K5: a worker's enableHiveS
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 OUR_JAVA_OPTIONS = "-XX:-UsePerfData"           # no /tmp/hsperfdata file per context
 
+TEMP = "tmp"    # in the context's directory, and so gone with it
+
 READY_POLL_SECONDS = 0.02
 # What a JVM or spark-submit prints before it gives up: lines that tell the cause, and lines that never do.
 CAUSE = re.compile(r"(Exception in thread|Error|Caused by:|Invalid|Unrecognized|Could not|[\w.]+(Exception|Error):)")
@@ -54,7 +56,7 @@ def spark_conf(spec, folder):
     })
     if user.get("spark.master", conf["spark.master"]).startswith("local"):
         conf["spark.driver.host"] = conf["spark.driver.bindAddress"] = "127.0.0.1"
-    options = OUR_JAVA_OPTIONS
+    options = "%s -Djava.io.tmpdir=%s" % (OUR_JAVA_OPTIONS, shlex.quote(os.path.join(folder, TEMP)))
     if spec.get("kind") == "hive":
         options += _hive(conf, folder)
     conf.update({"spark.hadoop." + k: str(v) for k, v in (spec.get("hadoop_conf") or {}).items()})
@@ -80,6 +82,7 @@ class Jvm:
         self._folder = folder
         self._info = os.path.join(tempfile.mkdtemp(prefix="gateway-", dir=folder), "info")
         self._log_start = _size(self._log())
+        os.makedirs(os.path.join(folder, TEMP), mode=0o700, exist_ok=True)
         home = _find_spark_home()
         parent = os.getpid()
 
