@@ -4,6 +4,7 @@ The main thread runs the jobs, sends their results and, while it has nothing to 
 reads it while a job runs for longer than a moment (takeover.py), and watches that job. Worker._turn is held by the one who
 reads; what else they share is guarded by Worker._lock; the Link has its own.
 """
+import _thread
 import faulthandler
 import fcntl
 import os
@@ -91,7 +92,6 @@ class Worker:
         faulthandler.enable(2)      # a crash leaves its Python stack in the job's stderr
         self.process_state = ProcessState(self.context, self.process, os.getcwd())
         self.memory, self.limit = Memory(), limits.MemoryLimit(self.process)
-        self.own_threads = proc.thread_count()
         self.attach_ms = round(1000 * (time.monotonic() - began), 1)
         self.state = "ready"
         self.link.send({"type": "ready", "attach_ms": self.attach_ms})
@@ -272,7 +272,8 @@ class Worker:
             reason = "processes of its job cannot be killed: %s" % left
         if self.interrupts.raised == key:   # anywhere, be it between two lines of a library that expects no such thing
             reason = reason or "its job was interrupted"
-            self.unsafe = bool(threads or left) or proc.thread_count() > self.own_threads
+            # _count() has those of _thread too, but not the main thread
+            self.unsafe = bool(threads or left) or _thread._count() >= threading.active_count()
         self.jobs_run += 1
         return reason or self.worn_out()
 
