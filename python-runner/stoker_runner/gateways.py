@@ -10,6 +10,7 @@ from . import jvm
 
 LOOK_SECONDS = 0.03         # between two looks at what a cancel has left
 GONE_SECONDS = 60.0         # for what a dead worker has left; the keeper then gives up and says so in the log
+MOST_SEEN = 1000            # tags whose cancels are remembered
 CALL_PATIENCE = 0.3         # for a call whose caller is gone to return by itself; then its thread is interrupted
 FRAMES = 6                  # from a thread's first on, among which py4j names the command that it executes
 SCHEDULER_SECONDS = 10      # for the DAG scheduler to answer; it is tried again
@@ -32,6 +33,7 @@ class Gateways:
         self._sc, self._jsc, self._jvm = sc, sc._jsc.sc(), sc._jvm
         self._spark = spark
         self._lock = threading.Lock()
+        self._seen = {}                                         # tag -> _Seen, of the latest cancels
         self._servers = {}                                      # worker -> its Py4JServer
         self._stopping = set()                                  # ids of streams whose stop() has not returned
         self._heir = self._jsc.collectionAccumulator()          # A3: for what outlives its maker
@@ -115,26 +117,34 @@ class Gateways:
 
         The order counts: what makes Spark jobs, then the jobs, then their tasks.
         """
-        look, found, jobs, streams = _Look(self._sc, self._jsc, tag), Cancelled(), set(), set()
+        look, found, seen = _Look(self._sc, self._jsc, tag), Cancelled(), self._seen_of(tag)
+        seen.tasks = max(seen.tasks, self._running_tasks(tag))
         while True:
             over = calls.over()
             active = self._cancel_jobs(tag)
             running = self._stop_streams(tag)
             tasks = self._running_tasks(tag)
-            jobs.update(active)
-            streams.update(running)
+            seen.jobs.update(active)
+            seen.streams.update(running)
             found.rounds += 1
-            if found.rounds == 1:
-                found.tasks = tasks
-                if group:
-                    self._jsc.cancelJobGroupAndFutureJobs(group, "cancelled with tag " + tag)
-            found.jobs, found.streams = len(jobs), len(streams)
+            if found.rounds == 1 and group:
+                self._jsc.cancelJobGroupAndFutureJobs(group, "cancelled with tag " + tag)
+            found.jobs, found.tasks, found.streams = len(seen.jobs), seen.tasks, len(seen.streams)
             if over and not active and not running and not tasks and look.quiet():
                 return found
             if deadline is not None and time.monotonic() > deadline:
                 print("stoker: Spark jobs with tag %s are still active" % tag, flush=True)
                 return found
             time.sleep(LOOK_SECONDS)
+
+    def _seen_of(self, tag):
+        """What all cancels of one tag have met together: the second begins while the first goes on."""
+        with self._lock:
+            seen = self._seen.pop(tag, None) or _Seen()
+            self._seen[tag] = seen
+            if len(self._seen) > MOST_SEEN:
+                del self._seen[next(iter(self._seen))]
+            return seen
 
     def _cancel_jobs(self, tag):
         """Cancels what has the tag. The ids of those that were active: by the scheduler's own account, for the status
@@ -181,6 +191,11 @@ class Gateways:
         finally:
             with self._lock:
                 self._stopping.discard(key)
+
+
+class _Seen:
+    def __init__(self):
+        self.jobs, self.streams, self.tasks = set(), set(), 0
 
 
 class Calls:
