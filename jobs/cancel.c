@@ -1,10 +1,11 @@
 /*
  * The ladder of a cancel. A job is KILLED only when both hold: its Python process is done with it or gone (worker_over),
- * and the keeper has confirmed that nothing of it is left in Spark (keeper_over).
+ * and the keeper has confirmed after that that nothing of it is left in Spark (keeper_over).
  *
- *     keeper: cancel by tag, again and again, until nothing is active ----------------> keeper_over
+ *     keeper: cancel by tag, again and again, until nothing is active
  *     worker: interrupt --- done, interrupted ---------------------------------------> worker_over
  *               `-- no answer within the grace: the zygote kills its process group --> worker_over
+ *     keeper: the same once more, for until now the job could start something new ---> keeper_over
  *
  * A job whose end came before the interrupt reached it keeps that end. The receipt (receipt.c) has each step.
  */
@@ -42,10 +43,10 @@ static void send_keeper(struct job *job)
 {
     if (job->keeper_over || !job->context->keeper.conn)
         return;
-    receipt_step(job, "spark asked", NULL);
+    receipt_step(job, job->worker_over ? "spark asked again" : "spark asked", NULL);
     stk_conn_send_take(job->context->keeper.conn,
-                       json_pack("{s:s, s:s, s:s, s:i}", "type", "cancel", "worker", job->row.worker.process, "job",
-                                 job->row.id, "attempt", job->row.attempt));
+                       json_pack("{s:s, s:s, s:s, s:i, s:b}", "type", "cancel", "worker", job->row.worker.process,
+                                 "job", job->row.id, "attempt", job->row.attempt, "final", job->worker_over));
 }
 
 static void send_worker(struct job *job)
@@ -171,18 +172,33 @@ void cancel_worker_exited(struct job *job, json_t *exit)
 
 void cancel_worker_over(struct job *job)
 {
-    job->worker_over = true;
+    if (!job->worker_over) {
+        job->worker_over = true;
+        if (job->sent && !job->settled)
+            send_keeper(job);
+    }
     finish_if_over(job);
 }
 
-void cancel_keeper_over(struct job *job, json_t *msg)
+void cancel_keeper_said(struct job *job, json_t *cancelled)
 {
     static const char *const counts[] = { "jobs", "tasks", "streams", "rounds", "elapsed_ms" };
-    json_t *spark = msg ? json_object() : NULL;
+    json_t *final = json_object_get(cancelled, "final");
+    bool over = final ? json_is_true(final) : job->worker_over; /* a keeper of an older server does not say it */
+    json_t *spark = json_object();
 
     for (size_t i = 0; spark && i < STK_LEN(counts); i++)
-        json_object_set(spark, counts[i], json_object_get(msg, counts[i]));
-    receipt_step(job, msg ? "spark confirmed" : "spark gone", spark);
+        json_object_set(spark, counts[i], json_object_get(cancelled, counts[i]));
+    receipt_step(job, over ? "spark confirmed" : "spark stopped", spark);
+    if (!over)
+        return;
+    job->keeper_over = true;
+    finish_if_over(job);
+}
+
+void cancel_keeper_gone(struct job *job)
+{
+    receipt_step(job, "spark gone", NULL);
     job->keeper_over = true;
     finish_if_over(job);
 }

@@ -412,7 +412,7 @@ static void settle_what_ran(struct context *ctx)
         worker_exited(w, NULL);
     HASH_ITER(hh, ctx->core->jobs, job, tmp) {
         if (job->context == ctx && !job->settled && job->row.state == STK_JOB_CANCELLING)
-            cancel_keeper_over(job, NULL); /* Spark is gone, and with it all that the job had there */
+            cancel_keeper_gone(job); /* Spark is gone, and with it all that the job had there */
     }
 }
 

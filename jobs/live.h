@@ -193,7 +193,8 @@ void cancel_kill(struct job *job);   /* the last step: its worker is killed */
 void cancel_worker_done(struct job *job, json_t *done);
 void cancel_worker_exited(struct job *job, json_t *exit); /* as the zygote said; NULL: nobody knows how */
 void cancel_worker_over(struct job *job);
-void cancel_keeper_over(struct job *job, json_t *msg); /* `cancelled`; NULL: Spark is gone */
+void cancel_keeper_said(struct job *job, json_t *cancelled);
+void cancel_keeper_gone(struct job *job);
 
 /* ---- receipt.c */
 

@@ -213,6 +213,8 @@ static void on_done(struct worker *w, json_t *msg)
 
     if (json_is_string(json_object_get(msg, "retire")))
         w->state = W_RETIRING;
+    if (job && job->row.state == STK_JOB_RUNNING && !ctx->ending && has_outcome(msg, "interrupted"))
+        cancel_begin(job, CANCEL_USER); /* the server that asked for it died before this was written down */
     if (job && job->row.state == STK_JOB_CANCELLING) {
         cancel_worker_done(job, msg);
     } else if (job) {

@@ -127,7 +127,7 @@ static void on_cancelled(struct context *ctx, json_t *msg)
 
     if (job && job->row.state == STK_JOB_CANCELLING &&
         json_integer_value(json_object_get(msg, "attempt")) == job->row.attempt)
-        cancel_keeper_over(job, msg);
+        cancel_keeper_said(job, msg);
 }
 
 bool context_message(struct process *p, const char *type, json_t *msg)

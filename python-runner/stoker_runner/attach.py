@@ -192,6 +192,14 @@ class Attachment:
             self.streams.append(jsq)
             return started(writer, jsq)
 
+        def shielded(method):
+            """K7: an interrupt between the stream's start and _sq() would leave one that nobody knows the owner of."""
+            @functools.wraps(method)
+            def call(*args, **kwargs):
+                with self.interrupts.shield():
+                    return method(*args, **kwargs)
+            return call
+
         def addListener(manager, listener):
             self.listeners.append((manager, listener))
             return add_listener(manager, listener)
@@ -207,6 +215,8 @@ class Attachment:
         SparkContext.addFile, SparkContext.clearJobTags, SparkContext.__init__ = addFile, clearJobTags, __init__
         DataStreamWriter._sq, StreamingQueryManager.addListener = _sq, addListener
         SparkSession.Builder.remote = remote
+        DataStreamWriter.start = shielded(DataStreamWriter.start)
+        DataStreamWriter.toTable = shielded(DataStreamWriter.toTable)
         for cls, name in _outliving():
             self._patch_outliving(cls, name)
 

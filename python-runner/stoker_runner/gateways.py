@@ -11,6 +11,22 @@ from .sets import Sets
 
 LOOK_SECONDS = 0.03         # between two looks at what a cancel has left
 GONE_SECONDS = 60.0         # for what a dead worker has left; the keeper then gives up and says so in the log
+MOST_SEEN = 1000            # tags whose cancels are remembered
+CALL_PATIENCE = 0.3         # for a call whose caller is gone to return by itself; then its thread is interrupted
+FRAMES = 6                  # from a thread's first on, among which py4j names the command that it executes
+SCHEDULER_SECONDS = 10      # for the DAG scheduler to answer; it is tried again
+CALL_SECONDS = 5.0          # for one that no interrupt ends, an endless loop in Java: nothing but the JVM's end helps
+
+
+class Cancelled:
+    """What a cancel has met. jobs: Spark jobs that were active; tasks: of their stages, running at the first look;
+    streams: queries that were stopped; rounds: how often it has looked."""
+
+    def __init__(self):
+        self.jobs = self.tasks = self.streams = self.rounds = 0
+
+    def body(self):
+        return dict(vars(self))
 
 
 class Gateways:
@@ -19,6 +35,7 @@ class Gateways:
         self._sc, self._jsc, self._jvm = sc, sc._jsc.sc(), sc._jvm
         self._spark = spark
         self._lock = threading.Lock()
+        self._seen = {}                                         # tag -> _Seen, of the latest cancels
         self._servers = {}                                      # worker -> its Py4JServer
         self._stopping = set()                                  # ids of streams whose stop() has not returned
         self._heir = self._jsc.collectionAccumulator()          # A3: for what outlives its maker
@@ -55,11 +72,13 @@ class Gateways:
     def gone(self, worker):
         """The worker has ended, in whatever way: nothing of it stays in the JVM."""
         with self._lock:
-            server = self._servers.pop(worker, None)
-        if server is not None:
+            server = self._servers.get(worker)
+        self._clear(jvm.worker_tag(worker), time.monotonic() + GONE_SECONDS, Calls(server))
+        with self._lock:
+            known = self._servers.pop(worker, None) is not None
+        if known:
             server.shutdown()
         self._inherit_accumulator(worker)
-        self._clear(jvm.worker_tag(worker), time.monotonic() + GONE_SECONDS)
         kept = bool(jvm.shared_map(self._jvm, jvm.KEPT).remove(worker))
         self._delete_temp_dir(worker, kept)
         self._release_names(worker)
@@ -89,33 +108,81 @@ class Gateways:
 
     # -- K2, K3, K7
 
-    def cancel(self, job, attempt):
-        """Returns the number of Spark jobs that were active, once none is and no task of theirs runs."""
-        return self._clear(jvm.attempt_tag(job, attempt), None)
+    def cancel(self, job, attempt, worker=None):
+        """Returns a Cancelled, once no Spark job of the attempt is active and no task of theirs runs.
 
-    def _clear(self, tag, deadline):
-        """Again and again, for a loop of the user's may submit one more. deadline: monotonic time, or None."""
-        look = _Look(self._sc, self._jsc, tag)
-        active = look.active_jobs()
+        worker: that which ran the attempt, when it is done with it: then nothing of it may come any more either, so
+        the calls must have returned that it left in the JVM.
+        """
+        with self._lock:
+            server = self._servers.get(worker)
+        return self._clear(jvm.attempt_tag(job, attempt), None, Calls(server), job)
+
+    def _clear(self, tag, deadline, calls, group=None):
+        """Again and again, for a loop of the user's may submit one more. deadline: monotonic time, or None. group: a job
+        group of which no Spark job is wanted any more; its next ones are refused, which spares the killing of tasks.
+
+        The order counts: what makes Spark jobs, then the jobs, then their tasks.
+        """
+        look, found, seen = _Look(self._sc, self._jsc, tag), Cancelled(), self._seen_of(tag)
+        seen.tasks = max(seen.tasks, self._running_tasks(tag))
         while True:
-            self._sc.cancelJobsWithTag(tag)
-            streams = self._stop_streams(tag)
-            if not streams and look.quiet():
-                return active
+            over = calls.over()
+            active = self._cancel_jobs(tag)
+            running = self._stop_streams(tag)
+            tasks = self._running_tasks(tag)
+            seen.jobs.update(active)
+            seen.streams.update(running)
+            found.rounds += 1
+            if found.rounds == 1 and group:
+                self._jsc.cancelJobGroupAndFutureJobs(group, "cancelled with tag " + tag)
+            found.jobs, found.tasks, found.streams = len(seen.jobs), seen.tasks, len(seen.streams)
+            if over and not active and not running and not tasks and look.quiet():
+                return found
             if deadline is not None and time.monotonic() > deadline:
                 print("stoker: Spark jobs with tag %s are still active" % tag, flush=True)
-                return active
+                return found
             time.sleep(LOOK_SECONDS)
 
+    def _seen_of(self, tag):
+        """What all cancels of one tag have met together: the second begins while the first goes on."""
+        with self._lock:
+            seen = self._seen.pop(tag, None) or _Seen()
+            self._seen[tag] = seen
+            if len(self._seen) > MOST_SEEN:
+                del self._seen[next(iter(self._seen))]
+            return seen
+
+    def _cancel_jobs(self, tag):
+        """Cancels what has the tag. The ids of those that were active: by the scheduler's own account, for the status
+        tracker learns of a new job somewhat later."""
+        scala = self._jvm.scala.concurrent
+        future = self._jsc.cancelJobsWithTagWithFuture(tag, "cancelled with tag " + tag)
+        cancelled = self._jvm.org.apache.spark.util.ThreadUtils.awaitReady(
+            future, scala.duration.Duration.create(SCHEDULER_SECONDS, "s")).value().get().get()
+        return [cancelled.apply(i).jobId() for i in range(cancelled.size())]
+
+    def _running_tasks(self, tag):
+        """Tasks that run now, by the scheduler's account. A stage that was cancelled stays in it until its last task
+        has ended."""
+        queue = self._jsc.taskScheduler().rootPool().getSortedTaskSetQueue()
+        count = 0
+        for i in range(queue.size()):
+            manager = queue.apply(i)
+            properties = manager.taskSet().properties()
+            if properties and tag in (properties.getProperty(jvm.TAGS) or "").split(","):
+                count += manager.runningTasks()
+        return count
+
     def _stop_streams(self, tag):
-        """Asks streams with the tag to stop; how many are still there. One that waits for its trigger has no Spark job,
-        so no tag finds it: the map does."""
-        left = 0
+        """Asks streams with the tag to stop; the ids of those that are still there. One that waits for its trigger has
+        no Spark job, so no tag finds it: the map does."""
+        left = []
         for query in list(self._spark._jsparkSession.sharedState().activeStreamingQueries().values()):
             key = query.id().toString()
             if tag not in (self._streams.get(key) or "").split(","):
                 continue
-            left += 1
+            left.append(key)
             with self._lock:
                 known = key in self._stopping
                 self._stopping.add(key)
@@ -133,6 +200,60 @@ class Gateways:
                 self._stopping.discard(key)
 
 
+class _Seen:
+    def __init__(self):
+        self.jobs, self.streams, self.tasks = set(), set(), 0
+
+
+class Calls:
+    """What the JVM executes for a worker at this moment: a call goes on when its caller is gone, and may start Spark
+    jobs for as long as it does. Each connection to the worker's server has a thread."""
+
+    def __init__(self, server):
+        """server: the worker's Py4JServer, or None when it has none any more."""
+        self._server, self._connections = server, None
+        self._began, self._interrupted = time.monotonic(), 0.0
+
+    def over(self):
+        """Whether none is left. Interrupts what does not return; gives up on what no interrupt ends."""
+        if self._server is None:
+            return True
+        threads = self._executing()
+        if not threads:
+            return True
+        now = time.monotonic()
+        if now > self._began + CALL_SECONDS:
+            print("stoker: a call that a job has made does not come back from the JVM", flush=True)
+            self._server = None
+            return True
+        if now > max(self._began, self._interrupted) + CALL_PATIENCE:
+            self._interrupted = now
+            for thread in threads:
+                thread.interrupt()
+        return False
+
+    def _executing(self):
+        """Threads of connections that execute a command; the others wait for one."""
+        if self._connections is None:
+            server = self._server.server().getJavaServer()
+            self._connections = _field(server, server.getClass().getSuperclass(), "connections")
+        found = []
+        for connection in list(self._connections.toArray()):
+            thread = _field(connection, connection.getClass(), "jvmThread")
+            frames = thread.getStackTrace() if thread else ()
+            names = [frames[i].getClassName() for i in range(max(0, len(frames) - FRAMES), len(frames))]
+            if any(name.startswith("py4j.commands.") for name in names):
+                found.append(thread)
+        return found
+
+
+def _field(instance, cls, name):
+    """A field of a Java object that has no getter."""
+    field = cls.getDeclaredField(name)
+    field.setAccessible(True)
+    return field.get(instance)
+
+
 class _Look:
     """What is active under a tag. Remembers what it has seen end: an attempt may have had thousands of Spark jobs."""
 
@@ -142,13 +263,6 @@ class _Look:
 
     def _jobs(self):
         return [j for j in self._jsc.statusTracker().getJobIdsForTag(self._tag) if j not in self._ended]
-
-    def active_jobs(self):
-        count = 0
-        for job in self._jobs():
-            info = self._tracker.getJobInfo(job)
-            count += bool(info and info.status == "RUNNING")
-        return count
 
     def quiet(self):
         """K3: no active job, and no running task in any stage of its jobs; the first alone comes seconds too early."""

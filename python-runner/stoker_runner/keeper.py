@@ -20,13 +20,14 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from . import class_data, connection, failure, launch
+from . import class_data, connection, failure, launch, proc
 from .failure import JobError
 from .gateways import Gateways
 from .spec import read_spec
 
 ORPHAN_SECONDS = 600.0
 WATCH_SECONDS = 1.0         # how soon a stopped SparkContext is noticed; a dead JVM is noticed at once
+ANSWER_SECONDS = 3.0        # for the JVM to answer when it is to be stopped
 STOP_SECONDS = 20.0         # for the JVM to leave once Spark is stopped
 TELL_SECONDS = 3.0          # for a server to come and hear why the context has ended
 LOG_TAIL = 4096
@@ -50,7 +51,7 @@ class Keeper:
         self.error = None           # why it failed or ended
         self._failing = threading.Lock()    # the first error counts
         self.reported = False       # the server was told so, or did not come to hear it
-        self.jvm = None
+        self.jvm = self.java = None         # the process; pyspark's gateway to it
         self.archive = None         # the class-data archive that the JVM has mapped
         self.gateways = None        # Gateways, once Spark is up
         self.wake = threading.Event()       # the main thread has something to look at
@@ -63,7 +64,7 @@ class Keeper:
 
     def run(self):
         """Returns the exit status."""
-        signal.signal(signal.SIGTERM, lambda *_: self.ask_stop())
+        signal.signal(signal.SIGTERM, lambda *_: None)      # the I/O thread reads of it: this one may be in a call
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         threading.Thread(target=self.io, name="stoker-io", daemon=True).start()
@@ -153,7 +154,8 @@ class Keeper:
         os.environ["PYSPARK_GATEWAY_SECRET"] = gateway["secret"]
         threading.Thread(target=self.watch_jvm, name="stoker-jvm", args=(self.jvm,), daemon=True).start()
         self.phase("starting spark context")
-        sc = SparkContext(gateway=launch_gateway(), conf=SparkConf(loadDefaults=False).setAll(list(conf.items())))
+        self.java = launch_gateway()
+        sc = SparkContext(gateway=self.java, conf=SparkConf(loadDefaults=False).setAll(list(conf.items())))
         signal.signal(signal.SIGINT, signal.SIG_IGN)    # over the handler of _do_init
         self.sc = sc
         daemon_file = launch.daemon_file(conf, self.folder)
@@ -219,8 +221,32 @@ class Keeper:
             return ""
 
     def ask_stop(self):
-        self.stopping = True
+        if not self.stopping:
+            self.stopping = True
+            threading.Thread(target=self.end_silent_jvm, name="stoker-stop", daemon=True).start()
         self.wake.set()
+
+    def end_silent_jvm(self):
+        """A JVM that does not answer (stopped, or hung) would keep stop_spark() waiting for ever: it is killed."""
+        if not self.java:
+            return          # start() waits for nothing else
+        asked = threading.Thread(target=self.ask_jvm, name="stoker-ask", daemon=True)
+        asked.start()
+        end = time.monotonic() + ANSWER_SECONDS
+        while asked.is_alive() and time.monotonic() < end:
+            asked.join(0.05)
+            found = proc.stat(self.jvm.pid)
+            if asked.is_alive() and found and found.state in "tT":
+                break
+        if asked.is_alive():
+            print("stoker: the driver JVM does not answer and is killed", file=sys.stderr, flush=True)
+            self.jvm.process.kill()
+
+    def ask_jvm(self):
+        try:
+            self.java.jvm.java.lang.System.nanoTime()
+        except Exception:
+            pass            # an answer too
 
     def stop_spark(self):
         try:
@@ -249,8 +275,8 @@ class Keeper:
                     poller.register(self.link.fileno(), select.POLLIN)
                 timeout = self.link.timeout()
                 ready = dict(poller.poll(None if timeout is None else 1000 * timeout + 1))
-                if self.wake_read in ready:
-                    os.read(self.wake_read, 4096)
+                if self.wake_read in ready and signal.SIGTERM in os.read(self.wake_read, 4096):
+                    self.ask_stop()
                 self.link.step(self.link.fileno() in ready)
                 if self.orphaned(busy):
                     self.link.close()
@@ -339,10 +365,10 @@ class Keeper:
 
     def cancel(self, message):
         """Until it is confirmed, whatever the JVM answers: the server waits for nothing else."""
-        began, told = time.monotonic(), False
+        began, told, final = time.monotonic(), False, bool(message.get("final"))
         while True:
             try:
-                jobs = self.gateways.cancel(message["job"], message["attempt"])
+                found = self.gateways.cancel(message["job"], message["attempt"], message["worker"] if final else None)
                 break
             except Exception:
                 if self.over():
@@ -352,7 +378,7 @@ class Keeper:
                 told = True
             time.sleep(CANCEL_RETRY_SECONDS)
         self.link.send({"type": "cancelled", "worker": message.get("worker"), "job": message["job"],
-                        "attempt": message["attempt"], "jobs": jobs,
+                        "attempt": message["attempt"], "final": final, **found.body(),
                         "elapsed_ms": round(1000 * (time.monotonic() - began), 1)})
 
 

@@ -38,6 +38,8 @@ JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 DAEMON = "spark.python.daemon.module"
 OUR_JAVA_OPTIONS = "-XX:-UsePerfData"           # no /tmp/hsperfdata file per context
 
+TEMP = "tmp"    # in the context's directory, and so gone with it
+
 READY_POLL_SECONDS = 0.02
 MASTER_SECONDS, MASTER_TRY_SECONDS, MASTER_PAUSE_SECONDS = 10.0, 3.0, 0.5
 # What a JVM or spark-submit prints before it gives up: lines that tell the cause, and lines that never do.
@@ -78,7 +80,7 @@ def spark_conf(spec, folder):
     })
     if user.get("spark.master", conf["spark.master"]).startswith("local"):
         conf["spark.driver.host"] = conf["spark.driver.bindAddress"] = "127.0.0.1"
-    options = OUR_JAVA_OPTIONS
+    options = "%s -Djava.io.tmpdir=%s" % (OUR_JAVA_OPTIONS, shlex.quote(os.path.join(folder, TEMP)))
     if spec.get("kind") == "hive":
         options += _hive(conf, folder)
     conf.update({"spark.hadoop." + k: str(v) for k, v in (spec.get("hadoop_conf") or {}).items()})
@@ -136,6 +138,7 @@ class Jvm:
         await_master(conf["spark.master"])
         self._info = os.path.join(tempfile.mkdtemp(prefix="gateway-", dir=folder), "info")
         self._log_start = _size(self._log())
+        os.makedirs(os.path.join(folder, TEMP), mode=0o700, exist_ok=True)
         home = spark_home()
         parent = os.getpid()
 

@@ -95,7 +95,6 @@ class ProcessState:
         self._patches = Patches()
         self.note()
         self._threads = threading.active_count()
-        self._children = self._children_reaped()
         self._lowest = self._lowest_descriptor()
 
     def note(self):
@@ -232,27 +231,25 @@ class ProcessState:
 
     # -- processes
 
-    @staticmethod
-    def _children_reaped():
-        """Grows with each child that was waited for: every process has page faults."""
-        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
-
     def end_children(self):
         """Kills what the job has started and left, wherever it has gone. Pids that would not die (rarely any)."""
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            if self._children_reaped() == self._children:
-                return []       # never had a child: the common case, two system calls
-        left = self._hunter.kill(self._process, {os.getpid()})
+        left = []
+        if not self._reaped():
+            left = self._hunter.kill(self._process, os.getpid(), {os.getpid()})
+            self._reaped()
+        _forget_helpers()
+        return left
+
+    @staticmethod
+    def _reaped():
+        """Takes up all children that have ended; whether none is left, not even of a child's, for this process is a
+        subreaper. Nearly always there was none: one system call."""
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            pass
-        _forget_helpers()
-        self._children = self._children_reaped()
-        return left
+            return True
+        return False
 
 
 def _put_back(name, get, set_, value):

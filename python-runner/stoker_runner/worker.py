@@ -4,6 +4,7 @@ The main thread runs the jobs, sends their results and, while it has nothing to 
 reads it while a job runs for longer than a moment (takeover.py), and watches that job. Worker._turn is held by the one who
 reads; what else they share is guarded by Worker._lock; the Link has its own.
 """
+import _thread
 import faulthandler
 import fcntl
 import os
@@ -59,6 +60,7 @@ class Worker:
         self._spooled = set()               # attempts that have a spool file
         self._watch_at = 0.0                # monotonic time of the next look at a running job (I/O thread)
         self._unsent = []                   # `interrupted` messages that found no server
+        self.unsafe = False                 # code of an interrupted job may still run in this process
         self._retiring = None               # why this worker takes no more jobs
         self._too_large = None              # (attempt, monotonic time) of a job interrupted for its log
         self._began = 0.0                   # wall time at which the attempt that runs began
@@ -77,6 +79,7 @@ class Worker:
     def run(self, gateway):
         """Returns the exit status, when attaching has failed; else the process ends in leave()."""
         began = time.monotonic()
+        proc.become_subreaper()     # what jobs start and leave stays ours (hunt.py)
         threading.Thread(target=self.io, name="stoker-io", daemon=True).start()
         try:
             self.attachment = attach(self.process, self.interrupts, gateway)
@@ -237,7 +240,8 @@ class Worker:
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         fields = failure.describe(error, self.phase)
         # The keeper's cancel stops the Spark job before the interrupt comes; that the call then failed is the cancel.
-        cancelled = "cancel" in (fields.get("cause") or "") and jvm.attempt_tag(*key) in fields["cause"]
+        cause = fields.get("cause") or ""
+        cancelled = "cancel" in cause and (jvm.attempt_tag(*key) in cause or key[0] in cause)
         return {"outcome": "interrupted" if cancelled else "error", "error": fields}
 
     def log_too_large(self):
@@ -266,6 +270,10 @@ class Worker:
             reason = "its job left threads running: " + ", ".join(threads[:5])
         if left:
             reason = "processes of its job cannot be killed: %s" % left
+        if self.interrupts.raised == key:   # anywhere, be it between two lines of a library that expects no such thing
+            reason = reason or "its job was interrupted"
+            # _count() has those of _thread too, but not the main thread
+            self.unsafe = bool(threads or left) or _thread._count() >= threading.active_count()
         self.jobs_run += 1
         return reason or self.worn_out()
 
@@ -298,6 +306,8 @@ class Worker:
             frame = connection.encode(self.shrink(key, body))
         if not self.link.send_frame(frame):
             self.spool(key, body)
+        if owed and self.unsafe:
+            self.leave()            # with what runs on in here; the zygote's word of it is the answer
         if owed:
             self.answer(key, True)
 

@@ -328,7 +328,7 @@ class Zygote:
         proc.kill_group(child.pid)
         proc.kill(child.pid)        # it may have left its group; its pid is its own until it is reaped
         spare = {c.pid for c in self.children.values()} | {os.getpid()}
-        left = self.hunter.kill(child.process, spare)
+        left = self.hunter.kill(child.process, child.pid, spare)
         self.hunter.await_end(child.pid, spare)
         if left:
             print("stoker: processes of %s cannot be killed: %s" % (child.process, left), file=sys.stderr, flush=True)
@@ -347,6 +347,9 @@ class Zygote:
         keepers = [c for c in self.children.values() if c.role == "keeper"]
         for child in keepers:
             proc.kill(child.pid, signal.SIGTERM)
+            found = proc.stat(child.pid)
+            if found and found.state in "tT":       # by SIGSTOP: it would not hear of it
+                self.kill_all("the context was stopped")
         if not keepers:
             self.kill_all("the context was stopped")
             self.end()
@@ -407,6 +410,8 @@ def main():
     state_dir, context = os.environ["STOKER_STATE_DIR"], os.environ["STOKER_CONTEXT"]
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    os.environ["TMPDIR"] = os.path.join(state_dir, "contexts", context, "tmp")  # of jobs: gone with the context
+    os.makedirs(os.environ["TMPDIR"], mode=0o700, exist_ok=True)
     for name in REQUIRED:
         importlib.import_module(name)
     check_threads()

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from stoker_runner import connection, keeper, takeover, worker, zygote
+from stoker_runner.gateways import Cancelled
 from stoker_runner.interrupts import Interrupts
 from stoker_runner.takeover import Takeover
 
@@ -198,9 +199,11 @@ class Flaky:
 
     admit = answer
 
-    def cancel(self, *args):
+    def cancel(self, job, attempt, worker):
         self.answer()
-        return 2
+        self.worker, found = worker, Cancelled()
+        found.jobs = 2
+        return found
 
 
 @pytest.fixture
@@ -232,7 +235,17 @@ def test_a_cancel_is_tried_until_it_is_confirmed(made_keeper):
     made_keeper.gateways = Flaky(20)
     made_keeper.serve(made_keeper.cancel, {"worker": "w-1", "job": KEY[0], "attempt": KEY[1]})
     cancelled, = made_keeper.link.sent
-    assert cancelled["type"] == "cancelled" and cancelled["jobs"] == 2
+    assert cancelled.pop("elapsed_ms") > 0
+    assert cancelled == {"type": "cancelled", "job": KEY[0], "attempt": KEY[1], "final": False, "jobs": 2, "tasks": 0,
+                         "streams": 0, "rounds": 0, "worker": "w-1"}
+    assert made_keeper.gateways.worker is None
+
+
+def test_a_final_cancel_looks_at_the_worker_too(made_keeper):
+    made_keeper.gateways = Flaky(0)
+    made_keeper.serve(made_keeper.cancel, {"worker": "w-1", "job": KEY[0], "attempt": KEY[1], "final": True})
+    cancelled, = made_keeper.link.sent
+    assert cancelled["final"] is True and made_keeper.gateways.worker == "w-1"
 
 
 def test_a_cancel_ends_with_its_keeper(made_keeper):

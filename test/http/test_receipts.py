@@ -37,8 +37,8 @@ def running(server, context, app, flags, fake):
 @pytest.mark.parametrize(
     "fake, stopped_by, expected",
     [
-        ({"sleep": 600}, "interrupt", ["requested", "interrupted", "spark asked", "python ended", "confirmed"]),
-        ({"do": "hang"}, "kill", ["requested", "interrupted", "spark asked", "worker killed", "process ended", "confirmed"]),
+        ({"sleep": 600}, "interrupt", ["requested", "interrupted", "spark asked", "python ended", "spark asked again", "confirmed"]),
+        ({"do": "hang"}, "kill", ["requested", "interrupted", "spark asked", "worker killed", "process ended", "spark asked again", "confirmed"]),
     ],
 )
 def test_what_stopped_it(server, context, app, flags, fake, stopped_by, expected):
@@ -49,7 +49,8 @@ def test_what_stopped_it(server, context, app, flags, fake, stopped_by, expected
     assert (found["stopped_by"], found["outcome"]) == (stopped_by, "KILLED")
     assert found["process"] == server.job_row(job)[2]
     assert found["requested_at"] <= found["confirmed_at"] and found["elapsed_ms"] >= 0
-    assert [step for step in steps(found) if step != "spark confirmed"] == expected
+    assert [step for step in steps(found) if step not in ("spark stopped", "spark confirmed")] == expected
+    assert steps(found)[-2] == "spark confirmed", "Spark was asked before the worker had ended"
     confirmed = next(step for step in found["steps"] if step["step"] == "spark confirmed")
     assert confirmed["jobs"] == 0 and confirmed["elapsed_ms"] >= 0
     times = [step["ms"] for step in found["steps"]]

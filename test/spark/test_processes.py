@@ -526,8 +526,8 @@ def test_k5_a_hive_context_has_its_own_catalog(own_context):
         """)
     assert value == ["HiveContext", 1, "hive"]
     assert sorted(os.path.basename(p) for p in glob.glob(context.folder + "/*")) == [
-        "busy", "context.log", "derby.log", "local", "metastore_db", "spark.properties", "spec.json", "warehouse",
-        "work"]
+        "busy", "context.log", "derby.log", "local", "metastore_db", "spark.properties", "spec.json", "tmp",
+        "warehouse", "work"]
     context.zygote.terminate()      # as `stop` with a grace of 5 s
     assert context.zygote.wait(30) == 0 and not of_context(context)
 

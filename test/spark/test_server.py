@@ -1,4 +1,4 @@
-"""Contexts, binaries, jobs, bad input and cancels on real Spark, through the real server.
+"""Contexts, binaries, jobs and bad input on real Spark, through the real server.
 
 One server and one session context, `py`, serve most tests; at most one other context is alive beside it. Expected
 results of the word counts and SQL jobs are those of Spark Job Server's own examples.
@@ -381,81 +381,6 @@ def test_what_a_job_changes_in_its_process(stoker, py, good_after):
     assert seen[0]["before"][0] != "/" and seen[0]["before"][1:3] == [None, False] and seen[0]["before"][3] != 0
 
 
-# ---------------------------------------------------------------- cancel
-
-@pytest.fixture
-def neighbour(stoker, py, files):
-    """A job with a Spark stage that runs all through the test, and ends well after it."""
-    job = stoker.submit("stoker_jobs.process.AppendsInTasks", {
-        "file": files.path("neighbour"), "go": files.path("neighbour-go"), "beat": files.path("neighbour-beat")})
-    files.wait("neighbour-beat")
-    yield job
-    files.make("neighbour-go")
-    assert stoker.result(job) == job
-
-
-def assert_killed(stoker, job):
-    """DELETE of a running job, and what is told of it from then on."""
-    reply = stoker.delete(job)
-    assert (reply.status, reply.body) == (200, {"status": "KILLED"}), reply
-    ended = stoker.job(job)
-    assert ended["status"] == "KILLED"
-    assert ended["result"]["message"] == "Job %s killed" % job
-    assert ended["result"]["errorClass"] == "spark.jobserver.JobManagerActor$JobKilledException"
-    again = stoker.delete(job)
-    assert (again.status, again.body) == (404, {"status": "ERROR", "result": "No running job with ID " + job})
-
-
-def assert_still(files, beat, neighbour_beat):
-    """Nothing is added to a file while the neighbour adds twenty times to its own."""
-    size, other = files.size(beat), files.size(neighbour_beat)
-    wait_until(lambda: files.size(neighbour_beat) >= other + 20, "neighbour's heart beat")
-    assert files.size(beat) == size
-
-
-def test_cancel_of_a_job_that_sleeps(stoker, files, neighbour, good_after):
-    job = stoker.submit("stoker_jobs.process.Sleeps", {"on": files.path("on"), "seconds": 600})
-    files.wait("on")
-    began = time.monotonic()
-    assert_killed(stoker, job)
-    assert time.monotonic() - began < 10
-
-
-def test_cancel_of_a_job_that_swallows_interrupts(stoker, files, neighbour, good_after):
-    job = stoker.submit("stoker_jobs.process.Swallows", {"on": files.path("on"), "seconds": 600})
-    pid = int(wait_until(lambda: files.lines("on"), "start of the job")[0])
-    assert_killed(stoker, job)
-    assert process(pid) is None
-
-
-def test_cancel_of_a_job_in_spark_ends_its_code_on_executors(stoker, files, neighbour, good_after):
-    job = stoker.submit("stoker_jobs.process.AppendsInTasks", {
-        "file": files.path("log"), "go": files.path("never"), "beat": files.path("beat")})
-    files.wait("beat")
-    assert_killed(stoker, job)
-    assert_still(files, "beat", "neighbour-beat")
-
-
-def test_a_caller_that_waits_for_a_killed_job_is_answered(stoker, py, files, good_after):
-    caller = Background(stoker.run, "stoker_jobs.process.Sleeps", {"on": files.path("on"), "seconds": 600})
-    files.wait("on")
-    job = next(o["jobId"] for o in stoker.get("/jobs", status="running") if o["classPath"].endswith(".Sleeps"))
-    assert_killed(stoker, job)
-    reply = caller.value()
-    assert (reply.status, reply.body["jobId"], reply.body["status"]) == (200, job, "KILLED")
-    assert reply.body["result"]["message"] == "Job %s killed" % job
-
-
-def test_a_late_cancel(stoker, py):
-    job = stoker.submit("stoker_jobs.process.Nothing")
-    assert stoker.result(job) is None
-    reply = stoker.delete(job)
-    assert (reply.status, reply.body) == (404, {"status": "ERROR", "result": "No running job with ID " + job})
-    assert stoker.job(job)["status"] == "FINISHED"
-    reply = stoker.delete("no-such-job")
-    assert (reply.status, reply.body) == (404, {"status": "ERROR", "result": "No such job ID no-such-job"})
-
-
 # ---------------------------------------------------------------- contexts of the other kinds, beside the first
 
 @pytest.fixture(scope="class")
@@ -497,17 +422,6 @@ class TestSparkContext:
         for n in (0, 2, 3, 4):
             files.make("go%d" % n)
         assert len({stoker.result(job) for job in jobs}) <= 2, "more processes than slots"
-
-    def test_cancel_of_a_job_that_waits(self, stoker, sc, files):
-        running = [self.waits(stoker, files, "on%d" % n, "go") for n in range(2)]
-        files.wait("on0", "on1")
-        config = {"file": files.path("log")}
-        first, second = [stoker.submit("stoker_jobs.process.Appends", config, "sc") for _ in range(2)]
-        assert_killed(stoker, first)
-        files.make("go")
-        assert stoker.result(second) == second
-        assert [stoker.ended(job)["status"] for job in running] == ["FINISHED", "FINISHED"]
-        assert [line.split()[0] for line in files.lines("log")] == [second]
 
     def test_delete_with_jobs(self, stoker, py, sc, files):
         """Those that run and those that wait end with their context; other contexts do not notice."""

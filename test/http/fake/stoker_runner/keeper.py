@@ -117,7 +117,11 @@ class Keeper:
             "worker": message["worker"],
             "job": message["job"],
             "attempt": message["attempt"],
+            "final": message.get("final", False),
             "jobs": 0,
+            "tasks": 0,
+            "streams": 0,
+            "rounds": 1,
             "elapsed_ms": 1,
         }
         self.later.append((time.monotonic() + (0.5 if self.wish == "slow_cancel" else 0), answer))
