@@ -278,7 +278,7 @@ def defaults_file(home):
 
 
 def _in_defaults_file(key):
-    return re.search(r"^\s*%s[\s=:]" % re.escape(key), _defaults_file(_find_spark_home()), re.M) is not None
+    return re.search(r"^\s*%s[\s=:]" % re.escape(key), defaults_file(spark_home()), re.M) is not None
 
 
 def _escape(text):

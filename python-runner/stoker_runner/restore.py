@@ -24,7 +24,6 @@ import resource
 import signal
 import socket
 import sys
-import tempfile         # noqa: F401: in _BINDINGS
 import threading
 import time
 import warnings

@@ -268,6 +268,17 @@ class Stoker:
         return self.processes(context) + [p for p in (self.path("contexts", context),) if os.path.exists(p)]
 
 
+def assert_killed(stoker, job):
+    """DELETE of a running job, and what is told of it from then on."""
+    reply = stoker.delete(job)
+    assert (reply.status, reply.body) == (200, {"status": "KILLED"}), reply
+    ended = stoker.job(job)
+    assert ended["status"] == "KILLED"
+    assert ended["result"]["message"] == "Job %s killed" % job
+    again = stoker.delete(job)
+    assert (again.status, again.body) == (404, {"status": "ERROR", "result": "No running job with ID " + job})
+
+
 def process(pid):
     """A live process (no zombie) with its start time and name, or None."""
     try:

@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 from cluster import START, Cluster
-from server import Files, Stoker, wait_until
-from test_server import COUNTS, STRINGS, assert_killed, versions
+from server import assert_killed, Files, Stoker, wait_until
+from test_server import COUNTS, STRINGS, versions
 
 OTHERS = 7      # sets after which one is out of use: three have workers, two linger
 SLOW = 240.0    # seconds for a job: there are three JVMs, and their Python processes

@@ -5,7 +5,6 @@ results of the word counts and SQL jobs are those of Spark Job Server's own exam
 """
 import json
 import os
-import time
 
 import pytest
 from server import Background, Files, Stoker, end, line_of, process, wait_until
