@@ -288,7 +288,7 @@ def use_spark(conf, folder):
     from .gateways import Gateways
     sc = SparkContext(gateway=launch_gateway(), conf=SparkConf(loadDefaults=False).setAll(list(conf.items())))
     spark = SparkSession(sc)
-    gateways = Gateways(sc, spark)
+    gateways = Gateways(sc, spark, os.path.join(folder, "files"))
     gateways.admit("w-00000000")
     gateways.gone("w-00000000")
     sc.parallelize(["a", "b", "a"], 2).map(lambda word: (word, 1)).reduceByKey(lambda a, b: a + b).collect()
