@@ -53,7 +53,7 @@ static void send_worker(struct job *job)
 {
     struct worker *w = job->worker;
 
-    if (job->worker_over || !w || !w->p.conn)
+    if (job->worker_over || !w || !w->p.conn || w->interrupts > 0) /* the last: asked on this connection already */
         return;
     w->interrupts++;
     receipt_step(job, "interrupted", NULL);

@@ -281,7 +281,7 @@ static void on_deadline(void *arg)
 {
     struct context *ctx = arg;
 
-    if (ctx->last_row) {
+    if (ctx->last_row || !ctx->ending) {
         write_down(ctx); /* it did not fit on the disk */
         return;
     }
@@ -370,6 +370,16 @@ static void begin_stop(struct context *ctx)
         context_kill(ctx);
 }
 
+/* It was to be started again, and somebody wants it gone. */
+static void stop_for_good(struct context *ctx)
+{
+    ctx->end_state = STK_CONTEXT_STOPPED;
+    stk_text_unref(ctx->jobs_error);
+    ctx->jobs_error = error_of_jobs(ctx, STK_CONTEXT_STOPPED);
+    begin_receipts(ctx);
+    fail_queued_jobs(ctx);
+}
+
 /*
  * Begins the end. state: what it will be when its processes are gone; error_take: why, for FAILED and LOST. now: nothing is asked any more,
  * its processes are killed. A second call can only make it faster.
@@ -379,6 +389,7 @@ void context_end(struct context *ctx, enum stk_context_state state, struct stk_t
     bool again = true;
 
     if (!ctx->ending) {
+        stk_timer_clear(ctx->timer); /* of a row that is written anew below */
         ctx->ending = true;
         ctx->end_state = state;
         ctx->row.error = stk_text_ref(error_take);
@@ -394,6 +405,8 @@ void context_end(struct context *ctx, enum stk_context_state state, struct stk_t
         ctx->stop_grace_ms = now ? 0 : ctx->core->o.stop_grace_ms;
         again = false;
     }
+    if (again && state == STK_CONTEXT_STOPPED && ctx->end_state == STK_CONTEXT_CREATING && !ctx->core->stopping)
+        stop_for_good(ctx);
     if (now)
         ctx->stop_grace_ms = 0;
     stk_text_unref(error_take);
@@ -545,13 +558,13 @@ static void on_committed(void *arg, const struct stk_err *err)
     struct context *ctx = arg;
 
     ctx->commits--;
-    if (ctx->stop_waits && !ctx->closed) {
+    if (ctx->stop_waits && !ctx->closed && ctx->commits == 0) {
         begin_stop(ctx); /* also when it could not be recorded */
         context_check_gone(ctx);
     }
     if (err && !ctx->abandoned) {
         stk_error("context", "transition not written, will be tried again", "context", ctx->row.id, "why", err->msg);
-        if (ctx->last_row)
+        if (ctx->last_row || !ctx->ending)
             stk_timer_set(ctx->timer, RETRY_COMMIT_MS);
         return;
     }
@@ -564,6 +577,8 @@ static void on_committed(void *arg, const struct stk_err *err)
     if (ctx->row.state != STK_CONTEXT_RUNNING)
         return;
     context_answer_creators(ctx, NULL);
+    if (ctx->n_jobs == 0)
+        ctx->idle_since_ms = 0; /* from now on */
     if (!warm_is(ctx))
         context_set_clock(ctx);
     warm_refill_soon(ctx->core, 0);

@@ -91,7 +91,10 @@ static void on_taken(void *arg, const struct stk_err *err)
     ctx->commits--;
     if (err) {
         context_answer_creators(ctx, err);
-        warm_give_back(ctx);
+        if (ctx->n_jobs > 0) /* which found it by its name */
+            context_end(ctx, STK_CONTEXT_STOPPED, NULL, false);
+        else
+            warm_give_back(ctx);
         return;
     }
     context_answer_creators(ctx, NULL);
@@ -107,7 +110,7 @@ static bool take_warm(struct create *c)
 
     if (!ctx)
         return false;
-    STAILQ_INSERT_TAIL(&ctx->creators, &c->t, link);
+    ticket_add(&ctx->creators, &c->t);
     if (stk_store_context_taken(c->core->store, &ctx->row, on_taken, ctx, &err) < 0) {
         context_answer_creators(ctx, &err);
         warm_give_back(ctx);
@@ -152,7 +155,7 @@ static void on_create(struct stk_task *task)
         return;
     }
     ctx->commits++;
-    STAILQ_INSERT_TAIL(&ctx->creators, &c->t, link);
+    ticket_add(&ctx->creators, &c->t);
 }
 
 static void remove_unused_dir(struct stk_core *core, const char *id)
@@ -188,7 +191,7 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
     c->row.name = stk_text_new(spec->name, strlen(spec->name));
     c->row.spec = context_spec_text(core, spec, c->row.id);
     c->row.max_jobs = spec->max_jobs > 0 ? spec->max_jobs : core->o.max_jobs;
-    rc = c->row.name && c->row.spec ? context_dir_make(core, c->row.id, stk_text_data(c->row.spec), err)
+    rc = c->row.name && c->row.spec ? context_dir_make(core, c->row.id, stk_text_data(c->row.spec), true, err)
                                     : stk_fail(err, STK_INTERNAL, "out of memory");
     if (rc < 0) {
         remove_unused_dir(core, c->row.id);
@@ -237,7 +240,9 @@ static void on_delete(struct stk_task *task)
     struct context *ctx = context_find_active(d->core, d->name);
     struct stk_err err;
 
-    if (!ctx || d->core->leaving) {
+    bool stays = ctx && d->core->stopping && ctx->ending && ctx->end_state == STK_CONTEXT_CREATING;
+
+    if (!ctx || d->core->leaving || stays) { /* a next server starts it again: to say "stopped" would be a lie */
         if (ctx)
             stk_fail(&err, STK_LIMIT, "the server is stopping");
         else
@@ -245,7 +250,7 @@ static void on_delete(struct stk_task *task)
         ticket_answer(&d->t, &err);
         return;
     }
-    STAILQ_INSERT_TAIL(&ctx->stoppers, &d->t, link);
+    ticket_add(&ctx->stoppers, &d->t);
     context_end(ctx, STK_CONTEXT_STOPPED, NULL, d->force);
 }
 

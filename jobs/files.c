@@ -165,7 +165,7 @@ void spool_sweep(struct stk_core *core)
 
 /* ---- a context's directory */
 
-static int write_file(int dir, const char *name, const char *text, struct stk_err *err)
+static int write_file(int dir, const char *name, const char *text, bool durable, struct stk_err *err)
 {
     stk_auto_fd fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     size_t len = strlen(text), done = 0;
@@ -179,10 +179,10 @@ static int write_file(int dir, const char *name, const char *text, struct stk_er
             return stk_fail_sys(err, errno, "cannot write %s", name);
         done += n > 0 ? (size_t)n : 0;
     }
-    return fsync(fd) < 0 ? stk_fail_sys(err, errno, "cannot write %s", name) : 0;
+    return durable && fsync(fd) < 0 ? stk_fail_sys(err, errno, "cannot write %s", name) : 0;
 }
 
-int context_dir_make(struct stk_core *core, const char *id, const char *spec, struct stk_err *err)
+int context_dir_make(struct stk_core *core, const char *id, const char *spec, bool durable, struct stk_err *err)
 {
     char path[64];
     stk_auto_fd dir = -1;
@@ -193,7 +193,7 @@ int context_dir_make(struct stk_core *core, const char *id, const char *spec, st
     dir = openat(core->o.state_dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return stk_fail_sys(err, errno, "cannot open the context's directory");
-    return write_file(dir, "spec.json", spec, err);
+    return write_file(dir, "spec.json", spec, durable, err);
 }
 
 struct removal {
@@ -248,7 +248,7 @@ void context_dir_remove(struct stk_core *core, const char *id, void (*after)(voi
 {
     struct removal *r = calloc(1, sizeof *r);
 
-    if (!r) { /* swept at the next start */
+    if (!r) { /* swept later */
         if (after)
             after(arg);
         return;

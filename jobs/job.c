@@ -318,6 +318,8 @@ static void on_moved(void *arg, const struct stk_err *err)
     }
     if (job->commits > 0)
         return; /* only the newest state counts */
+    if (job->retry)
+        stk_timer_clear(job->retry); /* of an older one */
     if (job->abandoned)
         job_free(job);
     else if (job->settled)

@@ -216,9 +216,9 @@ static void on_submit(struct stk_task *task)
     if (job->row.state == STK_JOB_QUEUED)
         job_set_clock(job);
     if (c->wait == STK_WAIT_FINAL)
-        STAILQ_INSERT_TAIL(&job->ended, &c->t, link);
+        ticket_add(&job->ended, &c->t);
     else
-        STAILQ_INSERT_TAIL(&job->accepted, &c->t, link);
+        ticket_add(&job->accepted, &c->t);
 }
 
 static struct stk_text *binaries_text(const struct stk_binary_row *b)
@@ -408,7 +408,7 @@ static void on_wait(struct stk_task *task)
     struct stk_err err;
 
     if (job && !c->core->leaving) {
-        STAILQ_INSERT_TAIL(&job->ended, &c->t, link);
+        ticket_add(&job->ended, &c->t);
         return;
     }
     if (job)
@@ -487,7 +487,7 @@ static void on_cancel(struct stk_task *task)
         return;
     }
     c->before = job->row.state;
-    STAILQ_INSERT_TAIL(&job->ended, &c->t, link);
+    ticket_add(&job->ended, &c->t);
     if (!job->settled)
         cancel_begin(job, CANCEL_USER);
 }

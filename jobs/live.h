@@ -3,7 +3,7 @@
  *
  *     context --- zygote, keeper, jvm (processes)
  *        |------- workers, each with at most one job in hand
- *        |------- queue of jobs, in order of arrival
+ *        |------- queue of jobs, by priority, then arrival
  *     core ------ all jobs that are not final, by id
  */
 #ifndef STOKER_JOBS_LIVE_H
@@ -66,7 +66,7 @@ struct job {
     bool arriving;         /* will be, when its first row is committed */
     bool has_slot;
     bool sent;        /* `run` has gone out, or may have */
-    bool counted;   /* in its worker's unrecorded */
+    bool counted;     /* in its worker's unrecorded */
     bool settled;     /* its final row is on the way to the store */
     bool abandoned;   /* it could not be recorded: nobody knows it, it is freed when the store has answered */
     bool ack_exit;    /* its worker's end is acknowledged to the zygote after its last row */
@@ -109,8 +109,8 @@ struct context {
     json_t *phases;                       /* of its start, so far: array of {phase, ms} */
     struct stk_timer *clock;              /* of the two */
     struct stk_timer *timer;              /* deadline of a stop; retry of the last row */
-    bool stop_waits;       /* for the commit of STOPPING, before its processes are told */
-    int64_t stop_grace_ms; /* what they will be told then */
+    bool stop_waits;                      /* for the commit of STOPPING, before its processes are told */
+    int64_t stop_grace_ms;                /* what they will be told then */
     bool ending;                          /* being stopped or cleared away: no new work */
     enum stk_context_state end_state;     /* CREATING: to be started again, its queued jobs stay QUEUED */
     struct stk_text *jobs_error;          /* what its unfinished jobs end with */
@@ -188,8 +188,8 @@ void workers_look_after(struct stk_core *core); /* idle ones go, stuck ones too 
 
 void cancel_begin(struct job *job, enum cancel_reason reason);
 void cancel_recorded(struct job *job); /* CANCELLING is committed, or cannot be for now */
-void cancel_resume(struct job *job); /* sends again what is open, after a reconnect */
-void cancel_kill(struct job *job);   /* the last step: its worker is killed */
+void cancel_resume(struct job *job);   /* sends again what is open, after a reconnect */
+void cancel_kill(struct job *job);     /* the last step: its worker is killed */
 void cancel_worker_done(struct job *job, json_t *done);
 void cancel_worker_exited(struct job *job, json_t *exit); /* as the zygote said; NULL: nobody knows how */
 void cancel_worker_over(struct job *job);
@@ -221,7 +221,7 @@ void context_phase(struct context *ctx, const char *phase); /* the start has com
 void context_read_spec(struct context *ctx);                /* its limits and clocks */
 void context_set_clock(struct context *ctx);                /* once it runs */
 bool context_found(struct process *p, pid_t pid); /* identifies, records and watches it; false: it has ended already */
-void context_process_ended(struct process *p); /* its end was found out otherwise than by its watch */
+void context_process_ended(struct process *p);    /* its end was found out otherwise than by its watch */
 void context_close_process(struct process *p);
 void context_kill(struct context *ctx); /* SIGKILL to every process known to be alive */
 struct stk_text *context_log_error(struct context *ctx, const char *code, const char *what);
@@ -251,7 +251,8 @@ int retention_check_disk(struct stk_core *core, struct stk_err *err);
 
 /* ---- recover.c */
 
-void contexts_sweep(struct stk_core *core); /* directories of contexts that are gone */
+void contexts_sweep(struct stk_core *core, time_t older_than_s);
+    /* a folder is made before its context is known */ /* directories of contexts that are gone */
 
 /* ---- core.c */
 
@@ -304,7 +305,8 @@ void spool_remove_exit(struct stk_core *core, const char *context, const char *p
 void spool_sweep(struct stk_core *core);
 void logs_keep(struct stk_core *core, const char *process, const char *job,
                int attempt); /* a dead worker's logs get the job's name */
-int context_dir_make(struct stk_core *core, const char *id, const char *spec, struct stk_err *err);
+/* durable: synced to the disk, which the loop must not wait for. */
+int context_dir_make(struct stk_core *core, const char *id, const char *spec, bool durable, struct stk_err *err);
 /* In the background; keeps the log as logs/context.<id>.log. after (NULL is fine) is called on the loop. */
 void context_dir_remove(struct stk_core *core, const char *id, void (*after)(void *arg), void *arg);
 

@@ -14,6 +14,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 static void adopt_process(struct context *ctx, const struct stk_process_row *row)
 {
@@ -91,6 +93,8 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     w = worker_find(ctx, job->row.worker.process);
     if (!w && !(w = worker_adopt(ctx, &job->row.worker)))
         return stk_fail(err, STK_INTERNAL, "out of memory");
+    if (job->row.state == STK_JOB_CANCELLING)
+        receipt_resume(job);
     if (w->job && w->job->row.started_us > job->row.started_us)
         put_back(w->job);
     if (w->job) {
@@ -101,11 +105,9 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     stk_text_unref(w->set);
     w->set = stk_text_ref(job->row.set);
     job->sent = true; /* perhaps; its worker's hello tells */
-    if (job->row.state == STK_JOB_STARTING) {
+    if (job->row.state == STK_JOB_STARTING || job->row.state == STK_JOB_RUNNING) {
         job->row.state = STK_JOB_RUNNING;
         job_set_clock(job);
-    } else {
-        receipt_resume(job);
     }
     return 0;
 }
@@ -116,7 +118,7 @@ static void resume(struct context *ctx)
 
     stk_info("recover", zygote_alive ? "context adopted" : "context has no processes", "context", ctx->row.id, "name",
              stk_text_data(ctx->row.name), "state", stk_context_state_name(ctx->row.state));
-    if (ctx->row.state == STK_CONTEXT_RUNNING)
+    if (ctx->row.state == STK_CONTEXT_RUNNING && !warm_is(ctx))
         context_set_clock(ctx);
     if (ctx->row.state == STK_CONTEXT_STOPPING)
         context_end(ctx, STK_CONTEXT_STOPPED, NULL, !zygote_alive);
@@ -129,8 +131,9 @@ static void resume(struct context *ctx)
 }
 
 /* Directories of contexts that ended while no server was there to remove them. */
-void contexts_sweep(struct stk_core *core)
+void contexts_sweep(struct stk_core *core, time_t older_than_s)
 {
+    struct stat st;
     int fd = openat(core->o.state_dir_fd, "contexts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     struct dirent *e;
@@ -138,7 +141,8 @@ void contexts_sweep(struct stk_core *core)
     if (!dir)
         return;
     while ((e = readdir(dir))) {
-        if (e->d_name[0] != '.' && strlen(e->d_name) < STK_UUID_MAX && !context_find(core, e->d_name))
+        if (e->d_name[0] != '.' && strlen(e->d_name) < STK_UUID_MAX && !context_find(core, e->d_name) &&
+            fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && time(NULL) - st.st_mtime >= older_than_s)
             context_dir_remove(core, e->d_name, NULL, NULL);
     }
     closedir(dir);
@@ -172,7 +176,7 @@ int stk_core_recover(struct stk_core *core, struct stk_err *err)
     stk_job_rows_free(jobs, n_jobs);
     if (rc < 0)
         return -1;
-    contexts_sweep(core);
+    contexts_sweep(core, 0);
     spool_sweep(core);
     HASH_ITER(hh, core->contexts, ctx, tmp)
         resume(ctx);

@@ -41,6 +41,7 @@ enum {
     VICTIMS = 2048, /* files that one look at a folder finds for removal */
     DROP_MAX = 200, /* rows in one command */
     ATTEMPTS_MAX = 100,
+    FOLDER_AGE_S = 3600, /* of a context nobody knows: younger ones may be about to be known */
 };
 
 /* ---- a look at a folder */
@@ -121,6 +122,9 @@ static bool step_done(struct retention *r)
 
 static void end_pass(struct retention *r)
 {
+    free(r->versions);
+    r->versions = NULL;
+    r->n_found = r->version_at = 0;
     char counts[6][24];
     size_t n[6] = { r->n_jobs, r->n_contexts, r->n_events, r->n_versions, r->n_results, r->n_logs }, sum = 0;
 
@@ -132,7 +136,7 @@ static void end_pass(struct retention *r)
         stk_info("retention", "removed", "jobs", counts[0], "contexts", counts[1], "events", counts[2], "versions",
                  counts[3], "results", counts[4], "logs", counts[5]);
     r->n_jobs = r->n_contexts = r->n_events = r->n_versions = r->n_results = r->n_logs = 0;
-    contexts_sweep(r->core);
+    contexts_sweep(r->core, FOLDER_AGE_S);
     spool_sweep(r->core);
     r->expiry.job_from = r->expiry.context_from = 0;
     r->stage = STAGE_ROWS;

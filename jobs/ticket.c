@@ -55,6 +55,20 @@ void ticket_answer(struct ticket *t, const struct stk_err *err)
     ticket_unref(t);
 }
 
+void ticket_add(struct ticket_list *list, struct ticket *t)
+{
+    struct ticket *old, *next;
+
+    for (old = STAILQ_FIRST(list); old; old = next) {
+        next = STAILQ_NEXT(old, link);
+        if (atomic_load_explicit(&old->refs, memory_order_acquire) != 1)
+            continue;
+        STAILQ_REMOVE(list, old, ticket, link); /* its caller has left */
+        ticket_unref(old);
+    }
+    STAILQ_INSERT_TAIL(list, t, link);
+}
+
 void ticket_answer_all(struct ticket_list *list, const struct stk_err *err)
 {
     struct ticket *t;

@@ -35,6 +35,9 @@ void ticket_init(struct ticket *t, void (*run)(struct stk_task *task), void (*fr
 bool ticket_call(struct ticket *t, struct stk_loop *loop, int64_t timeout_ms);
 void ticket_unref(struct ticket *t);
 
+/* Loop: behind those that wait already, of whom it drops those that have stopped waiting. */
+void ticket_add(struct ticket_list *list, struct ticket *t);
+
 /* Loop: answers and lets go. err NULL: success. */
 void ticket_answer(struct ticket *t, const struct stk_err *err);
 void ticket_answer_all(struct ticket_list *list, const struct stk_err *err);

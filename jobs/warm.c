@@ -88,7 +88,7 @@ struct context *warm_take(struct stk_core *core, const struct stk_context_row *r
     }
     if (!ctx || !(spec = spec_for(ctx, row->spec)))
         return NULL;
-    if (context_dir_make(core, ctx->row.id, stk_text_data(spec), &err) < 0) {
+    if (context_dir_make(core, ctx->row.id, stk_text_data(spec), false, &err) < 0) {
         stk_warn("warm", "a warm context was not taken", "why", err.msg);
         stk_text_unref(spec);
         return NULL;
@@ -99,6 +99,7 @@ struct context *warm_take(struct stk_core *core, const struct stk_context_row *r
     ctx->row.name = stk_text_ref(row->name);
     ctx->row.max_jobs = row->max_jobs;
     ctx->row.started_us = stk_wall_us();
+    ctx->idle_since_ms = 0;
     context_read_spec(ctx);
     json_decref(ctx->phases);
     ctx->phases = NULL;
@@ -142,7 +143,7 @@ static void make_one(struct stk_core *core)
     ctx->row.state = STK_CONTEXT_CREATING;
     ctx->row.started_us = stk_wall_us();
     if (!ctx->row.name || !ctx->row.spec ||
-        context_dir_make(core, ctx->row.id, stk_text_data(ctx->row.spec), &err) < 0 ||
+        context_dir_make(core, ctx->row.id, stk_text_data(ctx->row.spec), false, &err) < 0 ||
         stk_store_context_created(core->store, &ctx->row, on_made, ctx, &err) < 0) {
         stk_warn("warm", "cannot start a warm context", "why", err.msg);
         HASH_ADD_STR(core->contexts, row.id, ctx);

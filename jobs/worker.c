@@ -79,9 +79,17 @@ struct worker *worker_adopt(struct context *ctx, const struct stk_process_id *id
     return w;
 }
 
+/* It takes no more jobs. From now on it has to be gone in time. */
+static void set_retiring(struct worker *w)
+{
+    if (w->state != W_RETIRING)
+        w->idle_since_ms = stk_mono_ms();
+    w->state = W_RETIRING;
+}
+
 void worker_retire(struct worker *w)
 {
-    w->state = W_RETIRING;
+    set_retiring(w);
     if (w->p.conn)
         stk_conn_send_take(w->p.conn, json_pack("{s:s}", "type", "retire"));
 }
@@ -91,10 +99,12 @@ static void give_up_if_stuck(struct worker *w, int64_t now)
 {
     struct context *ctx = w->p.context;
     bool coming = w->state == W_ADMITTING || w->state == W_FORKING || w->state == W_ATTACHING;
+    bool going = (w->state == W_RETIRING || w->state == W_SILENT) && !w->job && w->unrecorded == 0;
 
-    if (!coming || now - w->idle_since_ms < COMING_MAX_MS)
+    if (!(coming || going) || now - w->idle_since_ms < COMING_MAX_MS)
         return;
-    stk_warn("worker", "not ready in time", "context", ctx->row.id, "process", w->p.id.process);
+    stk_warn("worker", coming ? "not ready in time" : "not gone in time", "context", ctx->row.id, "process",
+             w->p.id.process);
     if (!w->p.known)
         worker_exited(w, NULL);
     else if (ctx->zygote.conn)
@@ -166,7 +176,7 @@ void worker_send_run(struct job *job)
         return;
     }
     if (job->worker->unrecorded > 0)
-        return; /* the disk was too full for the end of the job before: two in one hand would confuse a restart */
+        return;       /* the disk was too full for the end of the job before: two in one hand would confuse a restart */
     job->sent = true; /* from here on it may have run, even if the connection breaks now */
     job_move(job, STK_JOB_RUNNING);
     if (!job->worker->p.conn)
@@ -212,7 +222,7 @@ static void on_done(struct worker *w, json_t *msg)
     struct context *ctx = w->p.context;
 
     if (json_is_string(json_object_get(msg, "retire")))
-        w->state = W_RETIRING;
+        set_retiring(w);
     if (job && job->row.state == STK_JOB_RUNNING && !ctx->ending && has_outcome(msg, "interrupted"))
         cancel_begin(job, CANCEL_USER); /* the server that asked for it died before this was written down */
     if (job && job->row.state == STK_JOB_CANCELLING) {
@@ -261,7 +271,7 @@ static void on_failed(struct worker *w, json_t *msg)
 {
     stk_auto_free char *text = json_dumps(json_object_get(msg, "error"), JSON_COMPACT);
 
-    w->state = W_RETIRING;
+    set_retiring(w);
     count_failed_attach(w->p.context, text ? stk_text_new(text, strlen(text)) : NULL);
 }
 

@@ -27,7 +27,7 @@ struct stk_runner {
     struct stk_loop *loop;
     struct stk_runner_events events;
     uv_pipe_t listener;
-    struct stk_timer *hello_timer; 
+    struct stk_timer *hello_timer;
     bool hello_timer_set; /* somebody has not been welcomed */
     char token[TOKEN_HEX + 1];
     LIST_HEAD(, stk_conn) conns, dirty;

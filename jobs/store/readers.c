@@ -93,7 +93,8 @@ static void column_str(sqlite3_stmt *stmt, int i, char *to, size_t size)
 /* A number that no version of this program has written. */
 static int damaged_row(struct stk_err *err)
 {
-    return stk_fail(err, STK_INTERNAL, "read: the database file is damaged (a state that there is not); restore it from a backup");
+    return stk_fail(err, STK_INTERNAL,
+                    "read: the database file is damaged (a state that there is not); restore it from a backup");
 }
 
 static int out_of_memory(struct stk_err *err)

@@ -111,8 +111,8 @@ static bool read_index(int fd, struct index *ret)
 {
     uint8_t shm[SHM_SIZE];
 
-    if (fd < 0 || pread(fd, shm, sizeof shm, 0) != (ssize_t)sizeof shm || memcmp(shm, shm + SHM_HEADER, SHM_HEADER) != 0 ||
-        native(shm) != 3007000 || !shm[12])
+    if (fd < 0 || pread(fd, shm, sizeof shm, 0) != (ssize_t)sizeof shm ||
+        memcmp(shm, shm + SHM_HEADER, SHM_HEADER) != 0 || native(shm) != 3007000 || !shm[12])
         return false;
     ret->frames = native(shm + 16);
     memcpy(ret->salt, shm + 32, sizeof ret->salt);

@@ -315,6 +315,9 @@ def _outliving():
     """(class, method) of what leaves a user's Python functions in the JVM's session, which all workers share."""
     found = [(UDFRegistration, "register")]
     found += [(DataFrame, "create%sTempView" % kind) for kind in ("", "OrReplace", "Global", "OrReplaceGlobal")]
+    found += [(DataFrame, "registerTempTable")] if hasattr(DataFrame, "registerTempTable") else []
+    sources = getattr(sys.modules.get("pyspark.sql.datasource"), "DataSourceRegistration", None)
+    found += [(sources, "register")] if sources else []
     table_functions = getattr(sys.modules.get("pyspark.sql.udtf"), "UDTFRegistration", None)
     return found + ([(table_functions, "register")] if table_functions else [])
 

@@ -12,6 +12,7 @@ itself refuses what does not fit, and crashes on what is damaged. Hence a folder
 is making it, else with 1 and the cause as its last line. SETTINGS is the JSON text of Archive.settings. The keeper
 uses what is there (Archive.usable()) and tells the server what is missing (PROTOCOL.md section 5).
 """
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -64,7 +65,13 @@ class Archive:
         return "-XX:SharedArchiveFile=%s %s" % (shlex.quote(self.path), QUIET)
 
     def usable(self):
-        """Whether it is there and is what was written. One that is not is removed."""
+        """Whether it is there and is what was written. One that is not is removed. What goes wrong here fails no start."""
+        try:
+            return self._usable()
+        except (OSError, ValueError, AttributeError, TypeError):    # removed by another meanwhile, of another's making, ...
+            return False
+
+    def _usable(self):
         try:
             with open(self._file("json"), encoding="utf-8") as f:
                 said = json.load(f)
@@ -91,6 +98,11 @@ class Archive:
                 return json.load(f)
         except (OSError, ValueError):
             return None
+
+    def doubt(self):
+        """It is read whole before it is used again."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._file("checked"))
 
     def discard(self):
         """JVMs that have mapped it keep it."""

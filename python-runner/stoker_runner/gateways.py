@@ -5,6 +5,7 @@ properties ends with it.
 """
 import threading
 import time
+import traceback
 
 from . import jvm, launch
 from .sets import Sets
@@ -35,6 +36,7 @@ class Gateways:
         self._sc, self._jsc, self._jvm = sc, sc._jsc.sc(), sc._jvm
         self._spark = spark
         self._lock = threading.Lock()
+        self._admitting = threading.Lock()
         self._seen = {}                                         # tag -> _Seen, of the latest cancels
         self._servers = {}                                      # worker -> its Py4JServer
         self._stopping = set()                                  # ids of streams whose stop() has not returned
@@ -51,10 +53,11 @@ class Gateways:
 
     def admit(self, worker):
         """{port, secret} of the worker's own server. Its threads inherit the tag, whatever the worker does later."""
-        with self._lock:
-            server = self._servers.get(worker)
-        if server is None:
-            server = self._start_server(worker)
+        with self._admitting:           # asked twice at once, it is still one server
+            with self._lock:
+                server = self._servers.get(worker)
+            if server is None:
+                server = self._start_server(worker)
         return {"port": server.getListeningPort(), "secret": server.secret()}
 
     def _start_server(self, worker):
@@ -73,17 +76,32 @@ class Gateways:
         """The worker has ended, in whatever way: nothing of it stays in the JVM."""
         with self._lock:
             server = self._servers.get(worker)
-        self._clear(jvm.worker_tag(worker), time.monotonic() + GONE_SECONDS, Calls(server))
+        self._clear_dead(worker, server)
         with self._lock:
             known = self._servers.pop(worker, None) is not None
-        if known:
-            server.shutdown()
-        self._inherit_accumulator(worker)
         kept = bool(jvm.shared_map(self._jvm, jvm.KEPT).remove(worker))
-        self._delete_temp_dir(worker, kept)
-        self._release_names(worker)
+        for step in (server.shutdown if known else None, lambda: self._inherit_accumulator(worker),
+                     lambda: self._delete_temp_dir(worker, kept), lambda: self._release_names(worker)):
+            try:
+                if step:
+                    step()
+            except Exception:       # the others must not be left out for it: nobody asks again
+                traceback.print_exc()
         with self._sets_lock:
             self._sets.leave(worker, kept)
+
+    def _clear_dead(self, worker, server):
+        """What it has in Spark. The JVM may answer late, or not at all for a while."""
+        deadline = time.monotonic() + GONE_SECONDS
+        while True:
+            try:
+                self._clear(jvm.worker_tag(worker), deadline, Calls(server))
+                return
+            except Exception:
+                if time.monotonic() > deadline:
+                    traceback.print_exc()
+                    return
+            time.sleep(LOOK_SECONDS)
 
     def _release_names(self, worker):
         """Named objects that it was about to create when it died: another may."""
@@ -130,7 +148,7 @@ class Gateways:
             over = calls.over()
             active = self._cancel_jobs(tag)
             running = self._stop_streams(tag)
-            tasks = self._running_tasks(tag)
+            tasks = self._running_tasks(tag, cancelled=True)
             seen.jobs.update(active)
             seen.streams.update(running)
             found.rounds += 1
@@ -162,16 +180,21 @@ class Gateways:
             future, scala.duration.Duration.create(SCHEDULER_SECONDS, "s")).value().get().get()
         return [cancelled.apply(i).jobId() for i in range(cancelled.size())]
 
-    def _running_tasks(self, tag):
+    def _task_sets(self, node):
+        """All below a pool, which with FAIR holds pools. Not by getSortedTaskSetQueue(): it leaves out task sets of which
+        every task is launched, and cancelled ones."""
+        queue = node.schedulableQueue()     # null: a task set
+        return [node] if queue is None else [found for each in list(queue.toArray()) for found in self._task_sets(each)]
+
+    def _running_tasks(self, tag, cancelled=False):
         """Tasks that run now, by the scheduler's account. A stage that was cancelled stays in it until its last task
-        has ended."""
-        queue = self._jsc.taskScheduler().rootPool().getSortedTaskSetQueue()
+        has ended. cancelled: of such stages only, for another job may share one that goes on."""
         count = 0
-        for i in range(queue.size()):
-            manager = queue.apply(i)
+        for manager in self._task_sets(self._jsc.taskScheduler().rootPool()):
             properties = manager.taskSet().properties()
             if properties and tag in (properties.getProperty(jvm.TAGS) or "").split(","):
-                count += manager.runningTasks()
+                if not cancelled or manager.isZombie():
+                    count += manager.runningTasks()
         return count
 
     def _stop_streams(self, tag):

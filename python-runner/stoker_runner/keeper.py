@@ -190,7 +190,7 @@ class Keeper:
 
     def jvm_ended(self, status):
         if self.archive and launch.crashed(status):
-            self.archive.discard()      # it may be why, and is soon made again
+            self.archive.doubt()        # it may be why; but a job can crash a JVM too, and others are glad of it
         if not self.stopping:
             self.fail("ended", "CONTEXT_LOST", "the driver JVM ended %s" % launch.describe(status))
 

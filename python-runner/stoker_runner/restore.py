@@ -84,8 +84,8 @@ class ProcessState:
         """folder: the working directory of jobs."""
         self._process, self._hunter = process, Hunter(context)
         self._folder_path = folder
-        self._folder = -1
-        self._open_folder()
+        self._folder, self._folder_identity = -1, None
+        self.find_folder()
         self._umask = os.umask(0)
         os.umask(self._umask)
         self._values = list(_values())

@@ -90,7 +90,7 @@ class Worker:
         self.named = JvmNamedObjects(self.attachment)
         self.logs.start()
         faulthandler.enable(2)      # a crash leaves its Python stack in the job's stderr
-        self.process_state = ProcessState(self.context, self.process, os.getcwd())
+        self.process_state = ProcessState(self.context, self.process, os.path.join(self.folder, "work"))
         self.memory, self.limit = Memory(), limits.MemoryLimit(self.process)
         self.attach_ms = round(1000 * (time.monotonic() - began), 1)
         self.state = "ready"

@@ -30,6 +30,7 @@ OPTIONAL = (    # by environment and version of pyspark
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 NOT_OURS = ("STOKER_PROCESS",)     # when the server itself runs inside a job of another Stoker
 
+MOST_TEMP_BYTES = 70        # multiprocessing adds 32
 ACK_SECONDS = 2.0           # for the last `exited` to be acknowledged
 TERM_GRACE_MS = 5000
 ORPHAN_SECONDS = 600.0
@@ -376,6 +377,8 @@ def import_some(names):
             importlib.import_module(name)
         except ImportError:
             pass
+        except Exception as e:      # built for another version of something: only jobs that want it may fail by it
+            print("stoker: cannot import %s: %s" % (name, e), file=sys.stderr, flush=True)
 
 
 def check_threads():
@@ -401,6 +404,20 @@ def make_work(state_dir, context):
     return path
 
 
+def make_temp(state_dir, context):
+    """The folder for temporary files of everything in the context, gone with it. By a short name: multiprocessing puts sockets
+    there, whose paths may have 107 bytes; the descriptor is good while the zygote lives."""
+    path = os.path.join(state_dir, "contexts", context, "tmp")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    if len(os.fsencode(path)) <= MOST_TEMP_BYTES:
+        return path
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return "/proc/%d/fd/%d" % (os.getpid(), proc.keep_fd(folder))
+    finally:
+        os.close(folder)
+
+
 def main():
     reexec_if_needed()
     if sys.path[0] in ("", os.getcwd()):
@@ -410,8 +427,7 @@ def main():
     state_dir, context = os.environ["STOKER_STATE_DIR"], os.environ["STOKER_CONTEXT"]
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    os.environ["TMPDIR"] = os.path.join(state_dir, "contexts", context, "tmp")  # of jobs: gone with the context
-    os.makedirs(os.environ["TMPDIR"], mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = make_temp(state_dir, context)
     for name in REQUIRED:
         importlib.import_module(name)
     check_threads()

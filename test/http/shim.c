@@ -142,17 +142,17 @@ static int step_at(const char *call, int dir, const char *name)
 }
 
 /* The real function; then the step, which may say that this call fails. */
-#define REAL(type, name, ...)                               \
-    static type (*real)(__VA_ARGS__);                       \
-    if (!real)                                              \
-        real = (type (*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
-#define STEP(taken)        \
-    do {                   \
-        int e_ = (taken);  \
-        if (e_) {          \
-            errno = e_;    \
-            return -1;     \
-        }                  \
+#define REAL(type, name, ...)         \
+    static type (*real)(__VA_ARGS__); \
+    if (!real)                        \
+    real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
+#define STEP(taken)       \
+    do {                  \
+        int e_ = (taken); \
+        if (e_) {         \
+            errno = e_;   \
+            return -1;    \
+        }                 \
     } while (0)
 
 ssize_t write(int fd, const void *buf, size_t n)

@@ -521,3 +521,12 @@ def test_empty_parameters_are_missing(server, query, body, text):
 def test_dots_are_no_names(server, path):
     reply = server.post(path, b"PK", headers={"Content-Type": "application/zip"})
     assert reply.status == 400 and reply.json["status"] == "ERROR" and "name must" in reply.result, reply
+
+
+@pytest.mark.parametrize("before, status", [(b"", 400), (b"\r\n", 400), (b"\r\n\r\n", 0), (b"\n\n", 0), (b"\n", 0), (b" ", 0)])
+def test_lines_before_a_request(server, before, status):
+    """One CR LF is passed over, as RFC 9112 2.2 asks. More would make CivetWeb read the body from within the request."""
+    request = b"POST /jobs HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1\r\n\r\n{"
+    answer = server.raw(before + request)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert (b"Cannot parse config" in answer) == bool(status), answer

@@ -79,8 +79,14 @@ static void name_job(struct stk_job_row *row, int n)
 
 static void record(struct stk_store *s, int n)
 {
-    struct stk_job_row row = { .context_name = text("c"), .app = text("a"), .class_path = text("a.B"), .set = text("s"),
-                               .binaries = text("[]"), .state = STK_JOB_STARTING, .attempt = 1, .submitted_us = n };
+    struct stk_job_row row = { .context_name = text("c"),
+                               .app = text("a"),
+                               .class_path = text("a.B"),
+                               .set = text("s"),
+                               .binaries = text("[]"),
+                               .state = STK_JOB_STARTING,
+                               .attempt = 1,
+                               .submitted_us = n };
     char result[3000];
 
     name_job(&row, n);
@@ -184,8 +190,9 @@ static void take_images(struct image *ret_fresh, struct image *ret_copied)
     for (int n = 1; n <= JOBS; n++)
         record(s, n);
     take_image(ret_fresh, JOBS);
-    assert_int_equal(0, shm_word(ret_fresh, 96)); /* nothing of it was copied: it took less than the writer's patience */
-    for (;;) { /* the index says so last: what is read after it is as new as that */
+    assert_int_equal(0,
+                     shm_word(ret_fresh, 96)); /* nothing of it was copied: it took less than the writer's patience */
+    for (;;) {                                 /* the index says so last: what is read after it is as new as that */
         take_image(ret_copied, JOBS);
         if (shm_word(ret_copied, 96) == shm_word(ret_copied, 16))
             break;

@@ -246,7 +246,7 @@ static void methods_have_any_case(void **state)
 /* A request as CivetWeb leaves it: NULs over what it has read, the last line end kept in part. lines: "Name: value" each. */
 static int frame(const char *version, const char *const *lines, struct stk_framing *f, struct stk_err *err)
 {
-    static char text[4096];
+    static _Alignas(max_align_t) char text[4096]; /* as CivetWeb's comes from malloc() */
     static struct mg_request_info info;
     size_t at = (size_t)snprintf(text, sizeof text, "POST") + 1;
 
@@ -381,10 +381,10 @@ static void framing_refuses_a_space_before_the_colon(void **state)
 /* "POST / HTTP/1.1\r\n Content-Length: 5": a header for CivetWeb, which skips all white space there, but not for others. */
 static void framing_refuses_space_before_the_first_header(void **state)
 {
-    static char text[] = "POST\0"
-                         "1.1\0\0\0"
-                         "Content-Length\0 5\0\0"
-                         "Host\0 h\0\0\r";
+    static _Alignas(max_align_t) char text[] = "POST\0"
+                                               "1.1\0\0\0"
+                                               "Content-Length\0 5\0\0"
+                                               "Host\0 h\0\0\r";
     struct mg_request_info info = { .request_method = text, .http_version = text + 5, .num_headers = 2 };
     struct stk_framing f;
 
@@ -405,9 +405,9 @@ static void framing_refuses_space_before_the_first_header(void **state)
 
 static void framing_sees_headers_that_civetweb_dropped(void **state)
 {
-    static char text[] = "GET\0\0"
-                         "1.1\0\0"
-                         "Host\0 h\0\0 folded\r\nContent-Length: 5\r\n\r";
+    static _Alignas(max_align_t) char text[] = "GET\0\0"
+                                               "1.1\0\0"
+                                               "Host\0 h\0\0 folded\r\nContent-Length: 5\r\n\r";
     struct mg_request_info info = { .request_method = text, .http_version = text + 5, .num_headers = 1 };
     struct stk_framing f;
 

@@ -179,6 +179,7 @@ static void delete_failed(struct stk_request *r, struct stk_reply *reply, const 
         stk_reply_status(reply, 202);
         stk_reply_header(reply, "Location", stk_request_url(r));
         return;
+    case STK_LIMIT: stk_sjs_failed(reply, "delete a context", err); return; /* the server is stopping */
     default:
         stk_error("sjs", "context not deleted", "context", name, "error", err->msg);
         stk_sjs_exc(reply, 500, "CONTEXT DELETE ERROR", err->msg, "java.lang.RuntimeException", "");
