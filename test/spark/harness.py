@@ -204,8 +204,10 @@ class FakeContext:
                          **spec)
         self.respec()
         full = {k: v for k, v in os.environ.items() if not k.startswith(("STOKER_", "PYTEST_"))}
-        full.update(STOKER_STATE_DIR=server.state, STOKER_CONTEXT=self.id, PYTHONPATH=RUNNER_DIR,
-                    PYSPARK_PYTHON=PYTHON, PYSPARK_DRIVER_PYTHON=PYTHON, STOKER_CLASS_DATA=CLASS_DATA, **(env or {}))
+        full.update(env or {})
+        full.update(STOKER_STATE_DIR=server.state, STOKER_CONTEXT=self.id, PYSPARK_PYTHON=PYTHON, PYSPARK_DRIVER_PYTHON=PYTHON,
+                    PYTHONPATH=os.pathsep.join([RUNNER_DIR, *filter(None, [(env or {}).get("PYTHONPATH")])]))
+        full.setdefault("STOKER_CLASS_DATA", CLASS_DATA)
         with open(os.path.join(self.folder, "context.log"), "ab") as log:
             self.zygote = subprocess.Popen([PYTHON, "-m", "stoker_runner.zygote"], cwd=self.folder, env=full,
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

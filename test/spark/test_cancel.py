@@ -331,7 +331,7 @@ def test_a_context_is_deleted_with_all_that_runs_in_it(stoker, py, files, neighb
             wait_until(lambda: stoker.context("goes")["state"] == "FINISHED", "end of the context")
         sizes = [files.size(job.beat) for job in jobs]
         print("cancel of a context, stopped: %s: %.2f s" % (role, time.monotonic() - began))
-    assert stoker.left_of(context["id"]) == []
+    wait_until(lambda: stoker.left_of(context["id"]) == [], lambda: "end of %s" % stoker.left_of(context["id"]))
     assert [process(pid) for job in jobs for pid in job.pids() if process(pid)] == []
     assert not ports & listening()
     assert [stoker.job(job)["status"] for job in [*(job.id for job in jobs), waits]] == ["ERROR"] * 5

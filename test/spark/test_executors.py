@@ -148,7 +148,7 @@ def test_a_daemon_module_of_the_users_own_wins(own_context, workers, tmp_path):
     name = "users_daemon"
     (tmp_path / (name + ".py")).write_text(MODULE)
     context = own_context(spark_conf=dict(SPARK, **{"spark.python.daemon.module": name}),
-                          env={"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(tmp_path)])})
+                          env={"PYTHONPATH": str(tmp_path)})
     context.start()
     seen = workers(context).value("""
         import os

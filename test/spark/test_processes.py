@@ -166,8 +166,8 @@ def test_interrupt_of_python_code(workers, flag):
     job.interrupt()
     done = job.done()
     assert done["outcome"] == "interrupted" and done["error"]["code"] == "KILLED"
-    assert job.interrupted()["current"] is True
-    assert worker.value("result = 1") == 1
+    assert done["retire"] and job.interrupted()["current"] is True     # it may have been anywhere, be it within a library
+    assert workers().value("result = 1") == 1
 
 
 def test_an_interrupt_that_the_job_turns_into_its_own_error_is_still_one(workers, flag):
@@ -315,7 +315,7 @@ def test_a_job_that_prints_too_much(workers, context):
         done = job.done()
         assert done["outcome"] == "error" and done["error"]["code"] == "LOG_TOO_LARGE"
         assert done["stdout_bytes"] > 1 << 20
-        assert worker.value("result = 1") == 1
+        assert workers().value("result = 1") == 1
     finally:
         context.respec(**old)
 
@@ -526,7 +526,7 @@ def test_k5_a_hive_context_has_its_own_catalog(own_context):
         """)
     assert value == ["HiveContext", 1, "hive"]
     assert sorted(os.path.basename(p) for p in glob.glob(context.folder + "/*")) == [
-        "busy", "context.log", "derby.log", "local", "metastore_db", "spark.properties", "spec.json", "tmp",
+        "busy", "context.log", "derby.log", "local", "metastore_db", "python", "spark.properties", "spec.json", "tmp",
         "warehouse", "work"]
     context.zygote.terminate()      # as `stop` with a grace of 5 s
     assert context.zygote.wait(30) == 0 and not of_context(context)
@@ -552,7 +552,7 @@ def test_executors_elsewhere_get_the_binaries_as_files(own_context, server):
         for _ in range(2):
             values = worker.value(code, binaries=[binary], binary_set=binary["digest"])
             assert {v for v, _ in values} == {version}
-            assert all("stoker-%s.zip" % binary["digest"][:16] in path for _, path in values)
+            assert all("stoker-%s-" % binary["digest"][:16] in path for _, path in values)
 
 
 def test_check_answers_without_importing_anything():
