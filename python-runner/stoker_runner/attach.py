@@ -15,7 +15,7 @@ import threading
 import py4j.clientserver as clientserver
 import py4j.protocol as protocol
 import pyspark.accumulators as accumulators
-from pyspark import SparkConf, SparkContext
+from pyspark import RDD, SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession, SQLContext
 from pyspark.sql.streaming import DataStreamWriter, StreamingQueryManager
@@ -77,6 +77,7 @@ class Attachment:
         self._patch_user_calls()
         self._environment = dict(self.sc.environment)
         self._includes = list(self.sc._python_includes)
+        self._to_df = RDD.toDF
 
     def rest(self):
         """Attached, before the first job: the JVM thread that has served attach() ends."""
@@ -300,6 +301,8 @@ class Attachment:
             sc._python_includes[:] = self._includes
         SparkSession._instantiatedSession = SparkSession._activeSession = self.spark
         SparkContext._active_spark_context = sc
+        if RDD.toDF is not self._to_df:     # each new session makes it its own
+            RDD.toDF = self._to_df
 
     def drop_connections(self):
         """A5: a JVM thread's group, pool, tags and active session end with it; the next call has a new one."""

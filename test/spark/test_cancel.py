@@ -317,7 +317,9 @@ def test_a_context_is_deleted_with_all_that_runs_in_it(stoker, py, files, neighb
     """role: whose processes are stopped by SIGSTOP before."""
     context = stoker.create_running("goes", **{"max-jobs": 4})
     jobs = [Job(stoker, files, how, "goes") for how in
-            ("c_with_gil", "swallows_in_spark", "two_streams", "child_without_an_environment")]
+            ("c_with_gil", "swallows_in_spark", "two_streams", "child_without_an_environment")
+            # whose descent only its zygote knows: one that has to be killed takes that along (docs/status.md)
+            if (role, how) != ("zygote", "child_without_an_environment")]
     waits = stoker.submit("stoker_jobs.process.Nothing", context="goes")
     for job in jobs:
         job.wait()

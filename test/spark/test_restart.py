@@ -255,7 +255,8 @@ def test_kill_9_while_a_context_starts(stoker, py, jobs, moment):
 
 
 def test_adoption_is_quick(stoker, py, jobs):
-    """Three contexts with eight workers each: soon after `listening`, each of the old workers takes jobs again."""
+    """Three contexts with eight workers each: soon after `listening`, the old workers take jobs again. All of them or, where it
+    dialled first, the spare one of a context."""
     names = ["py8-%d" % i for i in range(3)]
     for name in names:
         stoker.create_running(name, **{"max-jobs": 8})
@@ -273,14 +274,14 @@ def test_adoption_is_quick(stoker, py, jobs):
         mine.assert_finished_once(*ids)
         return {mine.pid(job) for job in ids}
 
-    before = fill("first")
-    assert len(before) == 24
+    assert len(fill("first")) == 24
+    before = {row[0] for row in stoker.rows("SELECT pid FROM processes WHERE role = 'worker'")}
     stoker.kill()
     stoker.start()
     start = time.monotonic()
     after = fill("second")
     print("24 workers adopted and at work again after %.2f s" % (time.monotonic() - start))
-    assert after == before
+    assert len(after) == 24 and after <= before
     for name in names:
         stoker.delete_context(name)
     assert time.monotonic() - start < 120
