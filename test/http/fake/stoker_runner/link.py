@@ -78,7 +78,10 @@ def write_spool(state_dir, name, body):
         json.dump(body, f)
         f.flush()
         os.fsync(f.fileno())
-    os.rename(path + ".tmp", path)
+    try:
+        os.rename(path + ".tmp", path)
+    except FileNotFoundError:
+        pass  # the server has forgotten this context, and swept it
 
 
 def forget_spool(state_dir, name):
