@@ -252,7 +252,7 @@ int retention_check_disk(struct stk_core *core, struct stk_err *err);
 /* ---- recover.c */
 
 void contexts_sweep(struct stk_core *core, time_t older_than_s);
-    /* a folder is made before its context is known */ /* directories of contexts that are gone */
+/* a folder is made before its context is known */ /* directories of contexts that are gone */
 
 /* ---- core.c */
 
