@@ -116,7 +116,7 @@ void cancel_begin(struct job *job, enum cancel_reason reason)
     switch (job->row.state) {
     case STK_JOB_QUEUED:
         receipt_begin(job);
-        receipt_set(job, "stopped_by", json_string("not started"));
+        receipt_stopped_by(job, "not started");
         job_settle(job, state_of(job), error_of(job));
         break;
     case STK_JOB_STARTING: /* not sent: when its commit comes back it ends without having run */
@@ -137,7 +137,7 @@ static void finish_if_over(struct job *job)
     if (job->settled || !job->worker_over || !(job->keeper_over || !job->sent))
         return;
     if (!job->sent)
-        receipt_set(job, "stopped_by", json_string("not started"));
+        receipt_stopped_by(job, "not started");
     if (outcome && (job->ended_itself || strcmp(outcome, "finished") == 0 || strcmp(outcome, "invalid") == 0) &&
         strcmp(outcome, "interrupted") != 0) {
         json_object_set_new(job->receipt, "stopped_by", json_string("itself"));
@@ -153,7 +153,7 @@ void cancel_worker_done(struct job *job, json_t *done)
     if (!job->outcome) {
         job->outcome = json_incref(done);
         receipt_step(job, "python ended", json_pack("{s:O?}", "outcome", json_object_get(done, "outcome")));
-        receipt_set(job, "stopped_by", json_string("interrupt"));
+        receipt_stopped_by(job, "interrupt");
     }
     if (job->worker && job->worker->interrupts == 0) /* cancelled while the server was away: nothing to wait for */
         cancel_worker_over(job);
@@ -166,7 +166,7 @@ void cancel_worker_exited(struct job *job, json_t *exit)
     json_object_set(detail, "status", json_object_get(exit, "status"));
     json_object_set(detail, "signal", json_object_get(exit, "signal"));
     receipt_step(job, "process ended", detail);
-    receipt_set(job, "stopped_by", json_string(job->killed ? "kill" : "exit"));
+    receipt_stopped_by(job, job->killed ? "kill" : "exit");
     cancel_worker_over(job);
 }
 

@@ -340,7 +340,7 @@ static void begin_receipts(struct context *ctx)
         job->cancel = CANCEL_CONTEXT;
         receipt_begin(job);
         if (job->row.state == STK_JOB_QUEUED)
-            receipt_set(job, "stopped_by", json_string("not started"));
+            receipt_stopped_by(job, "not started");
     }
 }
 

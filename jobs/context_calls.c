@@ -17,12 +17,10 @@ struct create {
 
 static void copy_row(struct stk_context_row *to, const struct stk_context_row *from)
 {
-    *to = *from;
-    to->spec = NULL;
-    stk_text_ref(to->name);
-    stk_text_ref(to->application_id);
-    stk_text_ref(to->ui_url);
-    stk_text_ref(to->error);
+    struct stk_context_row row = *from;
+
+    row.spec = NULL;
+    stk_context_row_copy(to, &row);
 }
 
 static void answer_creator(struct context *ctx, struct create *c, const struct stk_err *err)
@@ -84,6 +82,27 @@ static void on_created(void *arg, const struct stk_err *err)
     context_launch_or_end(ctx);
 }
 
+struct context *context_begin(struct stk_core *core, const struct stk_context_row *row, struct stk_err *err)
+{
+    struct context *ctx = context_new(core);
+
+    if (!ctx) {
+        stk_fail(err, STK_INTERNAL, "out of memory");
+        return NULL;
+    }
+    stk_context_row_copy(&ctx->row, row);
+    context_read_spec(ctx);
+    ctx->row.state = STK_CONTEXT_CREATING;
+    ctx->row.started_us = stk_wall_us();
+    HASH_ADD_STR(core->contexts, row.id, ctx);
+    if (stk_store_context_created(core->store, &ctx->row, on_created, ctx, err) < 0) {
+        context_free(ctx);
+        return NULL;
+    }
+    ctx->commits++;
+    return ctx;
+}
+
 static void on_taken(void *arg, const struct stk_err *err)
 {
     struct context *ctx = arg;
@@ -137,25 +156,10 @@ static void on_create(struct stk_task *task)
         return;
     else if (core->n_contexts >= core->o.max_contexts && !warm_give_way(core))
         rc = stk_fail(&err, STK_LIMIT, "there are %d contexts, the limit 'max-contexts'", core->n_contexts);
-    else if (!(ctx = context_new(core)))
-        rc = stk_fail(&err, STK_INTERNAL, "out of memory");
-    if (rc == 0) {
-        copy_row(&ctx->row, &c->row);
-        ctx->row.spec = stk_text_ref(c->row.spec);
-        context_read_spec(ctx);
-        ctx->row.state = STK_CONTEXT_CREATING;
-        ctx->row.started_us = stk_wall_us();
-        HASH_ADD_STR(core->contexts, row.id, ctx);
-        rc = stk_store_context_created(core->store, &ctx->row, on_created, ctx, &err);
-        if (rc < 0)
-            context_free(ctx);
-    }
-    if (rc < 0) {
+    if (rc == 0 && (ctx = context_begin(core, &c->row, &err)))
+        ticket_add(&ctx->creators, &c->t);
+    else
         ticket_answer(&c->t, &err);
-        return;
-    }
-    ctx->commits++;
-    ticket_add(&ctx->creators, &c->t);
 }
 
 static void remove_unused_dir(struct stk_core *core, const char *id)

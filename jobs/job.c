@@ -245,7 +245,7 @@ void job_settle_done(struct job *job, json_t *done)
     struct stk_text *failure = NULL;
 
     retention_note(job->core, done);
-    receipt_set(job, "stopped_by", json_string("itself"));
+    receipt_stopped_by(job, "itself");
     if (text) {
         replace_nul_escapes(text);
         failure = stk_text_new(text, strlen(text));

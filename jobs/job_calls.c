@@ -30,19 +30,10 @@ struct call {
 /* A caller gets the row without its config, by reference. */
 static void copy_row(struct stk_job_row *to, const struct stk_job_row *from)
 {
-    *to = *from;
-    to->config = NULL;
-    stk_text_ref(to->context_name);
-    stk_text_ref(to->app);
-    stk_text_ref(to->class_path);
-    stk_text_ref(to->set);
-    stk_text_ref(to->binaries);
-    stk_text_ref(to->error);
-    stk_text_ref(to->result);
-    stk_text_ref(to->result_file);
-    stk_text_ref(to->receipt);
-    stk_text_ref(to->idempotency_key);
-    stk_text_ref(to->fingerprint);
+    struct stk_job_row row = *from;
+
+    row.config = NULL;
+    stk_job_row_copy(to, &row);
 }
 
 static void free_call(struct ticket *t)
@@ -196,9 +187,8 @@ static void on_submit(struct stk_task *task)
         ticket_answer(&c->t, &err);
         return;
     }
-    copy_row(&job->row, &c->row);
+    stk_job_row_copy(&job->row, &c->row);
     stk_job_terms_fill(&job->row.terms, &ctx->terms);
-    job->row.config = stk_text_ref(c->row.config);
     memcpy(job->row.context_id, ctx->row.id, sizeof job->row.context_id);
     job->row.submitted_us = stk_wall_us();
     job->arrival = ++c->core->arrivals;

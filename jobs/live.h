@@ -200,8 +200,8 @@ void cancel_keeper_gone(struct job *job);
 
 void receipt_begin(struct job *job);
 void receipt_step(struct job *job, const char *step, json_t *detail_take); /* detail NULL: none. No receipt: nothing */
-void receipt_set(struct job *job, const char *key, json_t *value_take);    /* unless it is said already */
-void receipt_write(struct job *job);                                       /* into its row */
+void receipt_stopped_by(struct job *job, const char *what); /* unless it is said already; no receipt: nothing */
+void receipt_write(struct job *job);                        /* into its row */
 void receipt_close(struct job *job, enum stk_job_state state);
 void receipt_resume(struct job *job); /* after a restart, from its row; finds the reason of the cancel too */
 
@@ -285,6 +285,8 @@ void class_data_stop(struct stk_core *core, bool now); /* the maker ends; now: b
 
 /* ---- context_calls.c */
 
+/* A new context of that id, name, spec and slots: recorded, then started. NULL: err. */
+struct context *context_begin(struct stk_core *core, const struct stk_context_row *row, struct stk_err *err);
 void context_answer_creators(struct context *ctx, const struct stk_err *err);
 
 /* ---- failure.c: the error object */

@@ -51,12 +51,10 @@ void receipt_step(struct job *job, const char *step, json_t *detail_take)
     json_decref(detail_take);
 }
 
-void receipt_set(struct job *job, const char *key, json_t *value_take)
+void receipt_stopped_by(struct job *job, const char *what)
 {
-    if (!job->receipt || json_object_get(job->receipt, key))
-        json_decref(value_take); /* the first word counts */
-    else
-        json_object_set_new(job->receipt, key, value_take);
+    if (job->receipt && !json_object_get(job->receipt, "stopped_by")) /* the first word counts */
+        set_text(job->receipt, "stopped_by", what);
 }
 
 void receipt_write(struct job *job)
@@ -75,7 +73,7 @@ void receipt_close(struct job *job, enum stk_job_state state)
 
     if (!job->receipt)
         return;
-    receipt_set(job, "stopped_by", json_string("context"));
+    receipt_stopped_by(job, "context");
     set_text(job->receipt, "confirmed_at", stk_time_utc(at, stk_wall_us()));
     json_object_set_new(job->receipt, "elapsed_ms", json_integer(since_request(job)));
     set_text(job->receipt, "outcome", stk_job_state_name(state));

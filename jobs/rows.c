@@ -22,6 +22,23 @@ void stk_job_row_done(struct stk_job_row *row)
     *row = (struct stk_job_row){ 0 };
 }
 
+void stk_job_row_copy(struct stk_job_row *to, const struct stk_job_row *from)
+{
+    *to = *from;
+    stk_text_ref(to->context_name);
+    stk_text_ref(to->app);
+    stk_text_ref(to->class_path);
+    stk_text_ref(to->set);
+    stk_text_ref(to->binaries);
+    stk_text_ref(to->config);
+    stk_text_ref(to->error);
+    stk_text_ref(to->result);
+    stk_text_ref(to->result_file);
+    stk_text_ref(to->receipt);
+    stk_text_ref(to->idempotency_key);
+    stk_text_ref(to->fingerprint);
+}
+
 void stk_job_rows_free(struct stk_job_row *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -51,6 +68,16 @@ void stk_context_row_done(struct stk_context_row *row)
     stk_text_unref(row->ui_url);
     stk_text_unref(row->error);
     *row = (struct stk_context_row){ 0 };
+}
+
+void stk_context_row_copy(struct stk_context_row *to, const struct stk_context_row *from)
+{
+    *to = *from;
+    stk_text_ref(to->name);
+    stk_text_ref(to->spec);
+    stk_text_ref(to->application_id);
+    stk_text_ref(to->ui_url);
+    stk_text_ref(to->error);
 }
 
 void stk_context_rows_free(struct stk_context_row *rows, size_t n)

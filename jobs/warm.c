@@ -64,13 +64,13 @@ bool warm_give_way(struct stk_core *core)
     return false;
 }
 
-/* The spec of the one that takes it, with the id that it has. */
-static struct stk_text *spec_for(const struct context *ctx, const struct stk_text *spec)
+/* A spec for the context of that id. */
+static struct stk_text *spec_for(const char *id, const struct stk_text *spec)
 {
     json_auto_t *object = load(spec);
     stk_auto_free char *text = NULL;
 
-    json_object_set_new(object, "context", json_string(ctx->row.id));
+    json_object_set_new(object, "context", json_string(id));
     text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     return text ? stk_text_new(text, strlen(text)) : NULL;
 }
@@ -86,7 +86,7 @@ struct context *warm_take(struct stk_core *core, const struct stk_context_row *r
             same_start(ctx->row.spec, row->spec))
             break;
     }
-    if (!ctx || !(spec = spec_for(ctx, row->spec)))
+    if (!ctx || !(spec = spec_for(ctx->row.id, row->spec)))
         return NULL;
     if (context_dir_make(core, ctx->row.id, stk_text_data(spec), false, &err) < 0) {
         stk_warn("warm", "a warm context was not taken", "why", err.msg);
@@ -116,44 +116,20 @@ void warm_give_back(struct context *ctx)
 
 /* ---- refill */
 
-static void on_made(void *arg, const struct stk_err *err)
-{
-    struct context *ctx = arg;
-
-    ctx->commits--;
-    if (err) {
-        ctx->abandoned = true;
-        context_end(ctx, STK_CONTEXT_FAILED, NULL, true);
-    } else {
-        context_launch_or_end(ctx);
-    }
-}
-
 static void make_one(struct stk_core *core)
 {
-    struct context *ctx = context_new(core);
+    struct stk_context_row row = { .max_jobs = core->o.max_jobs };
     struct stk_err err = { 0 };
 
-    if (!ctx)
-        return;
-    stk_uuid(ctx->row.id);
-    ctx->row.name = stk_text_new("", 0);
-    ctx->row.spec = spec_for(ctx, core->warm_spec);
-    ctx->row.max_jobs = core->o.max_jobs;
-    ctx->row.state = STK_CONTEXT_CREATING;
-    ctx->row.started_us = stk_wall_us();
-    if (!ctx->row.name || !ctx->row.spec ||
-        context_dir_make(core, ctx->row.id, stk_text_data(ctx->row.spec), false, &err) < 0 ||
-        stk_store_context_created(core->store, &ctx->row, on_made, ctx, &err) < 0) {
+    stk_uuid(row.id);
+    row.name = stk_text_new("", 0);
+    row.spec = spec_for(row.id, core->warm_spec);
+    if (row.name && row.spec && context_dir_make(core, row.id, stk_text_data(row.spec), false, &err) == 0 &&
+        context_begin(core, &row, &err))
+        stk_info("warm", "a warm context is started", "context", row.id);
+    else
         stk_warn("warm", "cannot start a warm context", "why", err.msg);
-        HASH_ADD_STR(core->contexts, row.id, ctx);
-        context_free(ctx);
-        return;
-    }
-    context_read_spec(ctx);
-    HASH_ADD_STR(core->contexts, row.id, ctx);
-    ctx->commits++;
-    stk_info("warm", "a warm context is started", "context", ctx->row.id);
+    stk_context_row_done(&row);
 }
 
 static bool some_start(struct stk_core *core)

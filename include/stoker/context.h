@@ -40,6 +40,7 @@ struct stk_context_row {
     int64_t started_us, ended_us; /* ended_us 0: not yet */
 };
 void stk_context_row_done(struct stk_context_row *row);
+void stk_context_row_copy(struct stk_context_row *to, const struct stk_context_row *from); /* texts by reference */
 void stk_context_rows_free(struct stk_context_row *rows, size_t n);
 
 struct stk_context_spec {

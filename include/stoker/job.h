@@ -98,6 +98,7 @@ struct stk_job_row {
     int64_t submitted_us, started_us, ended_us; /* wall time; 0: not yet */
 };
 void stk_job_row_done(struct stk_job_row *row);
+void stk_job_row_copy(struct stk_job_row *to, const struct stk_job_row *from); /* texts by reference */
 
 /* ---- commands */
 

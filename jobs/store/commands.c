@@ -67,19 +67,7 @@ static struct stk_cmd *job_cmd(const struct stk_job_row *row, size_t n_versions,
 
     if (!cmd)
         return NULL;
-    cmd->job = *row;
-    stk_text_ref(row->context_name);
-    stk_text_ref(row->app);
-    stk_text_ref(row->class_path);
-    stk_text_ref(row->set);
-    stk_text_ref(row->binaries);
-    stk_text_ref(row->config);
-    stk_text_ref(row->error);
-    stk_text_ref(row->result);
-    stk_text_ref(row->result_file);
-    stk_text_ref(row->receipt);
-    stk_text_ref(row->idempotency_key);
-    stk_text_ref(row->fingerprint);
+    stk_job_row_copy(&cmd->job, row);
     cmd->release = release_job;
     return cmd;
 }
@@ -258,12 +246,7 @@ static struct stk_cmd *context_cmd(const struct stk_context_row *row, stk_store_
 
     if (!cmd)
         return NULL;
-    cmd->context = *row;
-    stk_text_ref(row->name);
-    stk_text_ref(row->spec);
-    stk_text_ref(row->application_id);
-    stk_text_ref(row->ui_url);
-    stk_text_ref(row->error);
+    stk_context_row_copy(&cmd->context, row);
     cmd->release = release_context;
     return cmd;
 }
