@@ -30,7 +30,7 @@ struct stk_upload *stk_upload_open(struct stk_core *core, struct stk_err *err)
     struct stk_upload *up;
     char digits[25], path[64];
 
-    if (retention_check_disk(core, err) < 0)
+    if (disk_check(core, err) < 0)
         return NULL;
     up = calloc(1, sizeof *up);
     if (!up || !(up->hash = EVP_MD_CTX_new()) || EVP_DigestInit_ex(up->hash, EVP_sha256(), NULL) != 1) {
@@ -62,7 +62,7 @@ int stk_upload_write(struct stk_upload *up, const void *bytes, size_t n, struct 
     if (up->bytes > up->core->o.max_upload_bytes)
         return stk_fail(err, STK_LIMIT, "the binary is larger than %llu bytes, the limit 'max-upload'",
                         (unsigned long long)up->core->o.max_upload_bytes);
-    if (retention_check_disk(up->core, err) < 0) /* a long one must not eat what the work that goes on needs */
+    if (disk_check(up->core, err) < 0) /* a long one must not eat what the work that goes on needs */
         return -1;
     if (EVP_DigestUpdate(up->hash, bytes, n) != 1)
         return stk_fail(err, STK_INTERNAL, "SHA-256 failed");

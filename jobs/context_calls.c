@@ -181,7 +181,7 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
     *ret = (struct stk_context_row){ 0 };
     if (ret_error)
         *ret_error = NULL;
-    if (retention_check_disk(core, err) < 0) {
+    if (disk_check(core, err) < 0) {
         free(c);
         return -1;
     }

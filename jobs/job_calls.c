@@ -274,7 +274,7 @@ static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct
     struct call *c;
     int rc;
 
-    if (retention_check_disk(core, err) < 0)
+    if (disk_check(core, err) < 0)
         return -1;
     if (stk_store_binary_get(core->store, spec->app, &b, err) < 0) {
         if (err->code == STK_NOT_FOUND)

@@ -134,6 +134,7 @@ struct stk_core {
     uint64_t arrivals;            /* jobs that came, for their order */
     struct stk_timer *reaper;     /* of idle workers */
     struct retention *retention;
+    struct disk *disk;
     struct class_data *class_data; /* NULL: archives are neither made nor used */
     bool stopping;
     bool leaving; /* stopping, and the contexts go on without us */
@@ -246,8 +247,13 @@ void retention_free(struct retention *r); /* NULL is fine. Not while it is busy 
 void retention_stop(struct retention *r); /* begins nothing new; what is on its way calls core_check_stopped() */
 bool retention_busy(const struct retention *r);
 void retention_note(struct stk_core *core, json_t *done); /* a job has left a result and logs of these sizes */
+
+/* ---- disk.c: its reserve */
+
+struct disk *disk_new(struct stk_core *core, struct stk_err *err);
+void disk_free(struct disk *d); /* NULL is fine */
 /* Of new work. STK_FULL when the disk has less free than its reserve. Any thread. */
-int retention_check_disk(struct stk_core *core, struct stk_err *err);
+int disk_check(struct stk_core *core, struct stk_err *err);
 
 /* ---- recover.c */
 

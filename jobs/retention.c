@@ -1,5 +1,5 @@
 /*
- * Retention: removes what is old or too much, a little at a time, and watches the room on the disk.
+ * Retention: removes what is old or too much, a little at a time.
  *
  *     rows          jobs, contexts and events: the oldest first, in short store commands; their files after the commit
  *     versions      of binaries that were replaced and that no stored job ran with
@@ -25,7 +25,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 enum {
     FIRST_PASS_MS = 2000, /* a start has better things to do */
@@ -37,7 +36,6 @@ enum {
     BACKLOG_WAIT_MS = 50,
     BACKLOG_WAITS = 40, /* then a step is taken all the same */
     SHARE = 50,
-    DISK_EVERY_MS = 1000,
     VICTIMS = 2048, /* files that one look at a folder finds for removal */
     DROP_MAX = 200, /* rows in one command */
     ATTEMPTS_MAX = 100,
@@ -67,7 +65,7 @@ enum stage { STAGE_ROWS, STAGE_VERSIONS, STAGE_VERSION, STAGE_FILES, STAGE_DROP,
 
 struct retention {
     struct stk_core *core;
-    struct stk_timer *timer, *disk_timer;
+    struct stk_timer *timer;
     enum stage stage;
     bool busy;           /* a command or a helper is at work */
     atomic_bool stopped; /* read by the helper too */
@@ -91,9 +89,6 @@ struct retention {
     /* since the last look: what jobs have left */
     int64_t new_results, new_logs;
     bool looked; /* the totals are known */
-    /* the disk */
-    atomic_int_fast64_t free_bytes;
-    atomic_bool low;
 };
 
 static void begin_step(void *arg);
@@ -584,61 +579,6 @@ void retention_note(struct stk_core *core, json_t *done)
     }
 }
 
-/* ---- the disk */
-
-static const char *amount(char buf[32], int64_t bytes)
-{
-    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-    double n = (double)bytes;
-    size_t u = 0;
-
-    for (; n >= 1024 && u + 1 < STK_LEN(units); u++)
-        n /= 1024;
-    snprintf(buf, 32, "%.*f %s", u ? 1 : 0, n, units[u]);
-    return buf;
-}
-
-static void look_at_disk(void *arg)
-{
-    struct retention *r = arg;
-    int64_t reserve = r->core->o.retention.disk_reserve_bytes, free_bytes;
-    char free_text[32], reserve_text[32];
-    struct statvfs fs;
-    bool low;
-
-    if (!atomic_load(&r->stopped))
-        stk_timer_set(r->disk_timer, DISK_EVERY_MS);
-    if (fstatvfs(r->core->o.state_dir_fd, &fs) < 0)
-        return; /* what was known stays */
-    if (__builtin_mul_overflow((int64_t)fs.f_bavail, (int64_t)fs.f_frsize, &free_bytes))
-        free_bytes = INT64_MAX;
-    low = free_bytes < reserve;
-    atomic_store_explicit(&r->free_bytes, free_bytes, memory_order_relaxed);
-    if (atomic_exchange(&r->low, low) == low)
-        return;
-    amount(free_text, free_bytes);
-    amount(reserve_text, reserve);
-    if (low)
-        stk_error("retention", "the disk is under its reserve, new work is refused", "free", free_text, "reserve",
-                  reserve_text);
-    else
-        stk_info("retention", "the disk has its reserve again", "free", free_text, "reserve", reserve_text);
-}
-
-int retention_check_disk(struct stk_core *core, struct stk_err *err)
-{
-    struct retention *r = core->retention;
-    char free_text[32], reserve_text[32];
-
-    if (!atomic_load_explicit(&r->low, memory_order_relaxed))
-        return 0;
-    return stk_fail(err, STK_FULL,
-                    "the server's disk has %s free, less than the %s that 'disk-reserve' keeps for what goes on: no "
-                    "new work is taken",
-                    amount(free_text, atomic_load_explicit(&r->free_bytes, memory_order_relaxed)),
-                    amount(reserve_text, core->o.retention.disk_reserve_bytes));
-}
-
 /* ---- life */
 
 static int64_t pass_interval(const struct stk_retention_options *o)
@@ -667,14 +607,12 @@ struct retention *retention_new(struct stk_core *core, struct stk_err *err)
         r->strays = calloc(VICTIMS, sizeof *r->strays);
         r->drop_ids = calloc(DROP_MAX, sizeof *r->drop_ids);
         r->timer = stk_timer_new(core->loop, begin_step, r);
-        r->disk_timer = stk_timer_new(core->loop, look_at_disk, r);
     }
-    if (!r || !r->results.victims || !r->logs.victims || !r->strays || !r->drop_ids || !r->timer || !r->disk_timer) {
+    if (!r || !r->results.victims || !r->logs.victims || !r->strays || !r->drop_ids || !r->timer) {
         stk_fail(err, STK_INTERNAL, "out of memory");
         retention_free(r);
         return NULL;
     }
-    look_at_disk(r); /* known before the first request comes */
     later(r, FIRST_PASS_MS);
     return r;
 }
@@ -695,7 +633,6 @@ void retention_free(struct retention *r)
     if (!r)
         return;
     stk_timer_free(r->timer);
-    stk_timer_free(r->disk_timer);
     free(r->results.victims);
     free(r->logs.victims);
     free(r->strays);

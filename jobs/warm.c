@@ -148,7 +148,7 @@ static void on_refill(void *arg)
 
     if (core->stopping || n >= core->o.warm_contexts)
         return;
-    if (core->n_contexts < core->o.max_contexts && !some_start(core) && retention_check_disk(core, NULL) == 0)
+    if (core->n_contexts < core->o.max_contexts && !some_start(core) && disk_check(core, NULL) == 0)
         make_one(core);
     warm_refill_soon(core, LOOK_MS);
 }
