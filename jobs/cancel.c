@@ -7,7 +7,8 @@
  *               `-- no answer within the grace: the zygote kills its process group --> worker_over
  *     keeper: the same once more, for until now the job could start something new ---> keeper_over
  *
- * A job whose end came before the interrupt reached it keeps that end. The receipt (receipt.c) has each step.
+ * A job whose end came before the interrupt reached it keeps that end, and one that returns all the same keeps its result,
+ * unless Spark jobs of it were stopped: what it made of that is not its own. The receipt (receipt.c) has each step.
  */
 #include "live.h"
 
@@ -138,8 +139,8 @@ static void finish_if_over(struct job *job)
         return;
     if (!job->sent)
         receipt_stopped_by(job, "not started");
-    if (outcome && (job->ended_itself || strcmp(outcome, "finished") == 0 || strcmp(outcome, "invalid") == 0) &&
-        strcmp(outcome, "interrupted") != 0) {
+    if (outcome && !job->spark_stopped && strcmp(outcome, "interrupted") != 0 &&
+        (job->ended_itself || strcmp(outcome, "finished") == 0 || strcmp(outcome, "invalid") == 0)) {
         json_object_set_new(job->receipt, "stopped_by", json_string("itself"));
         job_settle_done(job, job->outcome);
     } else {
@@ -190,6 +191,10 @@ void cancel_keeper_said(struct job *job, json_t *cancelled)
     for (size_t i = 0; spark && i < STK_LEN(counts); i++)
         json_object_set(spark, counts[i], json_object_get(cancelled, counts[i]));
     receipt_step(job, over ? "spark confirmed" : "spark stopped", spark);
+    if (json_integer_value(json_object_get(cancelled, "jobs")) +
+            json_integer_value(json_object_get(cancelled, "streams")) >
+        0)
+        job->spark_stopped = true;
     if (!over)
         return;
     job->keeper_over = true;

@@ -79,6 +79,7 @@ struct job {
     bool worker_over;        /* the worker is done with it, or gone */
     bool keeper_over;        /* the keeper has confirmed that nothing of it runs in Spark */
     bool ended_itself;       /* its end came before the interrupt reached it */
+    bool spark_stopped;      /* the cancel has stopped Spark jobs or streams of it */
     bool killed;             /* the zygote was asked to kill its worker */
     json_t *outcome;         /* `done` that came while it was being cancelled */
     json_t *receipt;         /* NULL: nobody wanted to end it */

@@ -77,6 +77,18 @@ def test_a_job_that_ends_by_itself_meanwhile(server, context, app, flags):
     assert (found["stopped_by"], found["outcome"]) == ("itself", "FINISHED")
 
 
+def test_a_result_that_the_cancel_has_made(server, app, flags):
+    """What a job returns when its Spark jobs were stopped under it, and it took no notice, is no result."""
+    name = unique("c")
+    server.create(name, wish={"keeper": "meets_jobs"})
+    job = running(server, name, app, flags, {"do": "finish_when_interrupted", "result": 3})
+    assert server.delete("/jobs/" + job).json == {"status": "KILLED"}
+    found = receipt(server, job)
+    assert (found["stopped_by"], found["outcome"]) == ("interrupt", "KILLED")
+    assert server.job(job)["status"] == "KILLED" and "made it" not in str(server.job(job))
+    server.delete("/contexts/" + name)
+
+
 def test_no_receipt_without_a_cancel(server, context, app):
     reply = server.run(context, app)
     assert server.get("/v1/jobs/%s/receipt" % reply.json["jobId"]).status == 404

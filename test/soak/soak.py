@@ -69,6 +69,7 @@ class Soak:
         self.lock = threading.Lock()        # guards the next three
         self.orders, self.chaos, self.versions = [], accounts.Chaos(), {}
         self.over = threading.Event()       # no more storm
+        self.deletes = []                   # threads that delete a context
         self.faults = []
         self.deeds = collections.Counter()
         self.peak = collections.Counter()
@@ -274,14 +275,15 @@ class Soak:
         return reply
 
     def creator(self, name, once=False):
-        """Makes the context anew whenever it has ended, until `over`, or `once`; then until it runs."""
+        """Makes the context anew whenever it has ended, until `over`, or `once`; then until one runs of which nothing was
+        killed: the server may learn of that in a moment."""
         deadline = None
         while True:
             last = once or self.over.is_set()
             try:
                 reply = self.ask("GET", "/contexts/" + name)
                 state = reply.body["state"] if reply.status == 200 else None
-                if state == "RUNNING" and last:
+                if state == "RUNNING" and last and reply.body["id"] not in self.chaos.hit:
                     return
                 if state not in ("RUNNING", "STARTED", "STOPPING"):
                     self.create(name)
@@ -413,7 +415,8 @@ class Soak:
             self.stoker.process.send_signal(signal.SIGCONT)
         else:
             name = rng.choice(CONTEXTS)
-            threading.Thread(target=self.delete_context, args=(name, "force" in what), daemon=True).start()
+            self.deletes.append(threading.Thread(target=self.delete_context, args=(name, "force" in what), daemon=True))
+            self.deletes[-1].start()
         self.deeds[what] += 1
         return True
 
@@ -580,14 +583,17 @@ class Soak:
             self.end_server()
         return table
 
-    def phases(self):
-        self.upload(0)
-        bare = self.snapshot()
+    def all_created(self):
         creators = [threading.Thread(target=self.creator, args=(name, True)) for name in CONTEXTS]
         for creator in creators:
             creator.start()
         for creator in creators:
             creator.join()
+
+    def phases(self):
+        self.upload(0)
+        bare = self.snapshot()
+        self.all_created()
         self.slots("before")
         self.orders.clear()             # the account begins here
         warm_up = {row["jobId"] for row in self.ask_until("GET", "/jobs", limit=1000).body}
@@ -596,11 +602,12 @@ class Soak:
         threads = self.in_threads()
         self.storm()
         self.over.set()
-        for thread in threads:
+        for thread in threads + self.deletes:
             thread.join(SETTLE + 4 * WAIT)
             if thread.is_alive():
                 self.fault("driver", "a thread does not end")
         self.check_alive()
+        self.all_created()
         self.settle_unknown()
         if not self.idle():
             self.fault("server", "jobs do not end")

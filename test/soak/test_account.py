@@ -45,6 +45,7 @@ def faults(order=None, row=None, deed=None, chaos=None):
     (order(), row("ERROR", "SERVER_STOPPED"), once(0), Chaos(sigterms=1)),
     (order(), row("ERROR", "USER_EXCEPTION"), once(0), Chaos(hit={CONTEXT})),
     (order(), row("LOST", "LOST"), once(0), Chaos(workers_hit={CONTEXT})),
+    (order(natural=""), row(), once(), Chaos(hit={CONTEXT})),
     (order(job=None, refused="503"), None, None),
 ])
 def test_what_is_in_order(args):
@@ -63,6 +64,8 @@ def test_what_is_in_order(args):
     ((order(), row(), once(0)), "1 begins and 0 ends"),
     ((order(), row(), None), "0 begins and 0 ends"),
     ((order(natural="USER_EXCEPTION"), row(), once()), "should end with USER_EXCEPTION"),
+    ((order(natural="USER_EXCEPTION"), row(), once(), Chaos(hit={CONTEXT})), "should end with USER_EXCEPTION"),
+    ((order(natural=""), row(), once()), "should end with nothing of its own"),
     ((order(), row(result={"token": "other"}), once()), "result of another"),
     ((order(expected=1), row(result={"token": "t", "version": 0, "value": 2}), once()), "wrong result"),
     ((order(), row(version=3), once()), "ran version 0 of its binary, not 3"),

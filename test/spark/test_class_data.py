@@ -253,7 +253,8 @@ def test_a_jvm_that_crashes_in_its_start_is_started_without(copied, tmp_path):
         assert not [w for w in command(jvm(stoker, context)) if b"SharedArchive" in w]
 
 
-def test_a_jvm_that_crashes_with_it_costs_the_archive(copied, tmp_path):
+def test_a_jvm_that_crashes_with_it_has_it_read_again(copied, tmp_path):
+    """Jobs can crash a JVM too: an archive that is what was written stays, but it is believed no more without a look."""
     with server(tmp_path, copied) as stoker:
         context = stoker.create_running("py")
         pid = jvm(stoker, context)
@@ -261,7 +262,10 @@ def test_a_jvm_that_crashes_with_it_costs_the_archive(copied, tmp_path):
         assert glob.glob(os.path.join(copied, "*.checked"))
         os.kill(pid, signal.SIGSEGV)
         wait_until(lambda: stoker.context("py")["state"] == "KILLED", "end of the context")
-        wait_until(lambda: archive(copied) is None, "end of the archive")
+        assert not glob.glob(os.path.join(copied, "*.checked"))
+        context = stoker.create_running("again")
+        assert maps(jvm(stoker, context), archive(copied))
+        assert glob.glob(os.path.join(copied, "*.checked"))
 
 
 def test_the_maker_ends_with_the_server(tmp_path):

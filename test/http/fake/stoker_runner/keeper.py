@@ -5,6 +5,7 @@ exit            exits with 7 while Spark starts
 hang            never gets further than `launching jvm`
 late            takes half a second to start
 slow_cancel     confirms a cancel after half a second
+meets_jobs      says that a cancel has met an active Spark job
 ignore_sigterm  does not end when asked to
 no_admit        makes no gateways
 
@@ -118,7 +119,7 @@ class Keeper:
             "job": message["job"],
             "attempt": message["attempt"],
             "final": message.get("final", False),
-            "jobs": 0,
+            "jobs": int(self.wish == "meets_jobs"),
             "tasks": 0,
             "streams": 0,
             "rounds": 1,
