@@ -482,6 +482,8 @@ void context_check_gone(struct context *ctx)
     }
     LIST_FOREACH(w, &ctx->workers, link)
     {
+        if (is_alive(&w->p) && !w->p.watch)
+            context_watch(&w->p); /* seen to end, and the zygote that was to tell how is dead now */
         alive |= is_alive(&w->p);
         kill_process(&w->p);
     }

@@ -236,6 +236,9 @@ def stage(daemon):
     stage.known = {}
     yield stage
     stage.close()
+    if server.running:
+        server.stop()
+    assert "not stopped in time" not in server.log(), "the server has not seen that all have ended"
 
 
 def split_context():
