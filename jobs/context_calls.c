@@ -243,14 +243,16 @@ static void on_delete(struct stk_task *task)
     struct delete *d = (struct delete *)task;
     struct context *ctx = context_find_active(d->core, d->name);
     struct stk_err err;
+    bool stays = ctx ? ctx->ending && ctx->end_state == STK_CONTEXT_CREATING : true; /* or it is down already */
 
-    bool stays = ctx && d->core->stopping && ctx->ending && ctx->end_state == STK_CONTEXT_CREATING;
-
-    if (!ctx || d->core->leaving || stays) { /* a next server starts it again: to say "stopped" would be a lie */
-        if (ctx)
-            stk_fail(&err, STK_LIMIT, "the server is stopping");
-        else
-            stk_fail(&err, STK_NOT_FOUND, "context %s not found", d->name);
+    if (d->core->leaving ||
+        (d->core->stopping && stays)) { /* a next server starts it again: "stopped" would be a lie */
+        stk_fail(&err, STK_LIMIT, "the server is stopping");
+        ticket_answer(&d->t, &err);
+        return;
+    }
+    if (!ctx) {
+        stk_fail(&err, STK_NOT_FOUND, "context %s not found", d->name);
         ticket_answer(&d->t, &err);
         return;
     }

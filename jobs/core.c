@@ -87,13 +87,13 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
 
 void core_check_stopped(struct stk_core *core)
 {
-    void (*stopped)(void *arg) = core->stopped;
+    void (*stopped)(void *arg, bool left) = core->stopped;
 
     if (!core->stopping || !stopped || (!core->leaving && (core->n_contexts > 0 || class_data_making(core))) ||
         retention_busy(core->retention))
         return; /* retention may be reading the store, which is closed next */
     core->stopped = NULL;
-    stopped(core->stopped_arg);
+    stopped(core->stopped_arg, core->leaving);
 }
 
 /* Nobody will answer them here any more; what they wait for goes on. */
@@ -120,18 +120,20 @@ static bool has_unstarted(struct context *ctx)
     return false;
 }
 
-void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(void *arg), void *arg)
+void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(void *arg, bool left), void *arg)
 {
-    bool again = core->stopping;
+    bool again = core->stopping && !core->leaving;
     struct context *ctx, *tmp;
 
+    if (core->stopping && !core->stopped)
+        return; /* too late: who waited for the end has been told of it */
     core->stopping = true;
+    core->leaving = leave_contexts;
     core->stopped = stopped;
     core->stopped_arg = arg;
     retention_stop(core->retention);
     class_data_stop(core, again); /* when contexts are left, it ends with this process at the latest */
     if (leave_contexts) {
-        core->leaving = true;
         let_waiters_go(core);
         core_check_stopped(core);
         return;

@@ -412,16 +412,15 @@ int stk_job_wait(struct stk_core *core, const char *id, int64_t timeout_ms, stru
                  struct stk_err *err)
 {
     struct call *c = call_new(core, on_wait, id);
-    bool ended;
 
     *ret = (struct stk_job_row){ 0 };
     if (!c)
         return stk_fail(err, STK_NOT_FOUND, "no such job");
-    ended = ticket_call(&c->t, core->loop, timeout_ms) && (c->t.rc == 0 || c->t.err.code == STK_NOT_FOUND);
+    ticket_call(&c->t, core->loop, timeout_ms);
     ticket_unref(&c->t);
     if (stk_job_get(core, id, ret, err) < 0)
         return -1;
-    return ended || stk_job_is_final(ret->state)
+    return stk_job_is_final(ret->state) /* one that is not alive may wait for the next server */
                ? 0
                : stk_fail(err, STK_TIMEOUT, "not finished within %lld ms", (long long)timeout_ms);
 }
@@ -504,6 +503,10 @@ int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, en
         rc = stk_store_job_get(core->store, id, ret, err);
         if (rc == 0)
             *ret_before = ret->state;
+        if (rc == 0 && !stk_job_is_final(ret->state)) { /* or waits for the next server */
+            stk_job_row_done(ret);
+            rc = stk_fail(err, STK_LIMIT, "the server is stopping");
+        }
     }
     ticket_unref(&c->t);
     return rc;

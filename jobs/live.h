@@ -138,8 +138,8 @@ struct stk_core {
     struct disk *disk;
     struct class_data *class_data; /* NULL: archives are neither made nor used */
     bool stopping;
-    bool leaving; /* stopping, and the contexts go on without us */
-    void (*stopped)(void *arg);
+    bool leaving;                          /* stopping, and the contexts go on without us */
+    void (*stopped)(void *arg, bool left); /* NULL while stopping: it was called */
     void *stopped_arg;
 };
 

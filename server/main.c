@@ -22,6 +22,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -44,6 +45,7 @@ struct server {
     struct stk_core *core;
     struct stk_http *http;
     pthread_t main_thread, loop_thread;
+    atomic_bool contexts_left; /* set when the core has stopped */
 };
 
 /* ---- command line */
@@ -303,10 +305,11 @@ struct stop_task {
     bool leave_contexts;
 };
 
-static void on_core_stopped(void *arg)
+static void on_core_stopped(void *arg, bool left)
 {
     struct server *s = arg;
 
+    atomic_store(&s->contexts_left, left);
     pthread_kill(s->main_thread, SIGRTMIN);
 }
 
@@ -329,7 +332,7 @@ static bool wait_for_the_end(struct server *s, const sigset_t *set)
         if (sig < 0)
             continue;
         if (sig == SIGRTMIN)
-            return tasks[asked - 1].leave_contexts;
+            return atomic_load(&s->contexts_left);
         if (sig == SIGHUP) {
             stk_info("main", "SIGHUP: nothing is reloaded; restart the server for a new configuration");
             continue;

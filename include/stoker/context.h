@@ -70,7 +70,8 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
 
 /*
  * Ends a context and its jobs and waits until all its processes are gone. STK_NOT_FOUND: none of that name is up.
- * STK_TIMEOUT: it goes on being stopped. force: SIGKILL at once.
+ * STK_TIMEOUT: it goes on being stopped. STK_LIMIT: the server is stopping, and the next one may start it again. force: SIGKILL
+ * at once.
  */
 int stk_context_delete(struct stk_core *core, const char *name, bool force, int64_t timeout_ms, struct stk_err *err);
 

@@ -64,10 +64,11 @@ int stk_core_keep_warm(struct stk_core *core, const struct stk_context_spec *spe
 /*
  * Ends the service, loop thread. leave_contexts false: contexts are stopped, running jobs end with SERVER_STOPPED, what has not started stays
  * QUEUED and its context is started again next time; true: everything is left alive for the next server. New commands are refused from
- * here on. stopped() is called, on the loop, when nothing is left to do (at most stop_grace_ms and a few seconds later). A second call with leave_contexts false
- * kills what is left at once.
+ * here on. stopped() is called, once, on the loop, when nothing is left to do (at most stop_grace_ms and a few seconds later), with whether
+ * contexts were left; a call after that does nothing. Until then a second call can change what the first one wanted, and a second
+ * one with leave_contexts false kills what is left at once.
  */
-void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(void *arg), void *arg);
+void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(void *arg, bool left), void *arg);
 
 /* After the loop has ended. NULL is fine. */
 void stk_core_free(struct stk_core *core);

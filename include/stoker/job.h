@@ -130,7 +130,8 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
 
 /*
  * Cancels a job and waits until it has ended. 0: *ret_before is the state it was in when asked, *ret (release it) the row
- * it ended with; a job that was final already is returned as it is. STK_NOT_FOUND: no such job. STK_TIMEOUT: the cancel goes on.
+ * it ended with; a job that was final already is returned as it is. STK_NOT_FOUND: no such job. STK_TIMEOUT: the cancel goes on. STK_LIMIT: the
+ * server is stopping and has left it to the next one.
  */
 int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, enum stk_job_state *ret_before,
                    struct stk_job_row *ret, struct stk_err *err);

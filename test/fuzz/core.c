@@ -1123,9 +1123,10 @@ static void step(void)
 
 static bool has_stopped;
 
-static void on_stopped(void *arg)
+static void on_stopped(void *arg, bool left)
 {
     (void)arg;
+    (void)left;
     has_stopped = true;
 }
 

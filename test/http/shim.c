@@ -7,6 +7,7 @@
  *     STOKER_SHIM_KILL    n: SIGKILL instead of step n
  *     STOKER_SHIM_FAIL    a file, read at every step while it is there: lines "<errno> <call or *> <part of the path> [<bytes>]";
  *                         with bytes, only writes that make a row of writes to one file longer than that
+ *     STOKER_SHIM_CLOCK   a file of one int64: seconds that its monotonic clock is ahead, read each time it is asked
  *
  * Writes that follow each other to one file are one step: SQLite writes a transaction page by page, and what a half
  * written one means is tested with a damaged WAL. The processes that stokerd starts are not loaded with it.
@@ -19,13 +20,16 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static char state_dir[PATH_MAX], fail_path[PATH_MAX];
@@ -35,11 +39,24 @@ static long kill_at, step;
 static int last_fd = -1;
 static size_t row_bytes; /* of the writes that follow each other */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const int64_t *ahead_s; /* shared with the test; NULL: the clock is what it is */
+
+static void share_clock(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    void *page = fd >= 0 ? mmap(NULL, sizeof *ahead_s, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+
+    if (fd >= 0)
+        close(fd);
+    if (page != MAP_FAILED)
+        ahead_s = page;
+}
 
 __attribute__((constructor)) static void set_up(void)
 {
     const char *state = getenv("STOKER_SHIM_STATE"), *steps = getenv("STOKER_SHIM_STEPS");
     const char *n = getenv("STOKER_SHIM_KILL"), *fail = getenv("STOKER_SHIM_FAIL");
+    const char *clock = getenv("STOKER_SHIM_CLOCK");
 
     snprintf(state_dir, sizeof state_dir, "%s", state ? state : "");
     snprintf(fail_path, sizeof fail_path, "%s", fail ? fail : "");
@@ -47,6 +64,8 @@ __attribute__((constructor)) static void set_up(void)
     kill_at = n ? atol(n) : 0;
     if (steps)
         steps_fd = open(steps, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (clock)
+        share_clock(clock);
     unsetenv("LD_PRELOAD");
 }
 
@@ -282,4 +301,15 @@ int mkdirat(int dir, const char *name, mode_t mode)
     REAL(int, "mkdirat", int, const char *, mode_t);
     STEP(step_at("mkdir", dir, name));
     return real(dir, name, mode);
+}
+
+/* libuv's timers and what the server measures itself; what sleeps until then is not woken by a jump. */
+int clock_gettime(clockid_t clock, struct timespec *ret)
+{
+    REAL(int, "clock_gettime", clockid_t, struct timespec *);
+    int rc = real(clock, ret);
+
+    if (rc == 0 && ahead_s && (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_COARSE))
+        ret->tv_sec += __atomic_load_n(ahead_s, __ATOMIC_RELAXED);
+    return rc;
 }

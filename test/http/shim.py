@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import select
+import struct
 import subprocess
 import tempfile
 
@@ -26,17 +27,21 @@ def library():
 
 
 class Shim:
-    """What is set here counts from the daemon's next start() on; fail() counts at once."""
+    """What is set here counts from the daemon's next start() on; fail() and forward() count at once."""
 
     def __init__(self, daemon):
         self.daemon = daemon
-        self.steps_path, self.fail_path = (os.path.join(daemon.folder, name) for name in ("steps", "fail"))
+        names = ("steps", "fail", "clock")
+        self.steps_path, self.fail_path, self.clock_path = (os.path.join(daemon.folder, name) for name in names)
+        self.ahead_s = 0
+        self.forward(0)
         asan = os.environ.get("ASAN_OPTIONS", "")  # its library need not come first: the shim uses no memory of its own
         daemon.env.update(
             LD_PRELOAD=library(),
             STOKER_SHIM_STATE=os.path.realpath(daemon.state),
             STOKER_SHIM_STEPS=self.steps_path,
             STOKER_SHIM_FAIL=self.fail_path,
+            STOKER_SHIM_CLOCK=self.clock_path,
             ASAN_OPTIONS=(asan + ":" if asan else "") + "verify_asan_link_order=0",
         )
         self.kill_at(0)
@@ -63,6 +68,12 @@ class Shim:
     def heal(self):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.fail_path)
+
+    def forward(self, seconds):
+        """The server's monotonic clock jumps ahead: its timers are over as if nothing had happened for so long."""
+        self.ahead_s += seconds
+        with open(self.clock_path, "r+b" if os.path.exists(self.clock_path) else "wb") as f:
+            f.write(struct.pack("q", self.ahead_s))
 
     @contextlib.contextmanager
     def failing(self, *args, **kw):
