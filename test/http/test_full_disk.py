@@ -196,6 +196,61 @@ def test_create_that_cannot_be_recorded_while_a_delete_waits(daemon):
     assert server.run("c", server.upload("app")).status == 200
 
 
+def test_context_whose_start_cannot_be_recorded(daemon):
+    """RUNNING finds the disk full: it is written when there is room, only then is the client answered; nothing is killed for it."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    creating = server.background("POST", "/contexts/c?spark.fake.zygote=slow_hello")
+    zygote = wait_for(lambda: server.pid("c", "z"), "zygote")
+    os.kill(zygote, signal.SIGSTOP)
+    context = server.context_row("c")[0]
+    with shim.failing("stoker.db-wal"):
+        os.kill(zygote, signal.SIGCONT)
+        server.wait_log("transition not written.*context=" + context)
+        seen = server.log().count("transition not written")
+        wait_for(lambda: server.log().count("transition not written") > seen, "a second attempt")
+        assert server.context_row("c")[1] == "CREATING" and not creating.done()
+    wait_for(lambda: server.context_row("c")[1] == "RUNNING", "its row")
+    assert creating().status == 200
+    app = server.upload("app")
+    assert server.run("c", app).status == 200
+    server.restart()
+    assert server.pid("c", "z") == zygote
+    assert server.run("c", app).status == 200
+
+
+def test_no_retry_of_a_row_that_was_written_anew(daemon, flags):
+    """The start of a job could not be recorded, and before that is tried again the job is put back, and started in another worker:
+    what is recorded of it is the last, and nothing is written behind it."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    server.create("d")
+    log = flags.path("log")
+    first = server.start_job("c", app, {"append": log, "touch": flags.path("on"), "wait": flags.path("end")})
+    job = server.start_job("c", app, {"append": log, "touch": flags.path("job"), "wait": flags.path("go")})
+    flags.wait("on")
+    process = server.job_row(first)[2]
+    worker = server.pid("c", process)
+    with shim.failing("stoker.db-wal"):
+        flags.up("end")
+        server.wait_log("transition not written.*job=" + job)
+    os.kill(worker, signal.SIGKILL)
+    flags.wait("job")
+    server.wait_job(first, "FINISHED")  # tried again as long after its failure as the other would be
+    assert server.run("d", app).status == 200
+    state, _, other, _ = server.job_row(job)
+    assert state == "STARTING" and other != process
+    flags.up("go")
+    server.wait_job(job, "FINISHED")
+    states = [kit.JOB_STATES[row[0]] for row in server.rows("SELECT state FROM events WHERE job_id = ? ORDER BY seq", job)]
+    assert "RUNNING" not in states and states[-2:] == ["STARTING", "FINISHED"], states
+    assert [line.split()[0] for line in flags.lines("log")] == [first, job]
+
+
 def test_cancel_that_needs_the_kill_on_a_full_disk(daemon, flags):
     """Neither CANCELLING nor KILLED can be written: both clocks run side by side, the grace and the next attempt to write.
     The worker is killed all the same, and the end is recorded when there is room."""

@@ -269,6 +269,28 @@ def test_killed_in_the_middle(daemon):
     assert len(server.job(young)["result"]) == 300000 - 2
 
 
+def test_folders_of_contexts_that_nobody_knows(daemon):
+    """Old ones are leftovers. A young one may be that of a create whose context is about to be known."""
+    server = daemon(keep_jobs="2s").start()
+
+    def folder(hours):
+        path = server.path("contexts", str(uuid.uuid4()))
+        os.mkdir(path)
+        with open(os.path.join(path, "spec.json"), "w") as f:
+            f.write("{}")
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+        return path
+
+    young = folder(0)
+    for _ in range(2):  # what the first pass has begun with is done when the second has ended
+        old = folder(2)
+        wait_for(lambda: not os.path.exists(old), "removal of an old folder", LONG)  # noqa: B023
+    assert os.listdir(young) == ["spec.json"]
+    server.create("c")
+    server.restart()
+    assert os.listdir(server.path("contexts")) == [server.context_row("c")[0]]  # no create is on its way at a start
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2])
 def test_stopped_in_the_middle(daemon, signum):
     """The server waits for the step that is on its way, not for all of them."""

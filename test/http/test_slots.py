@@ -6,9 +6,13 @@ STOKER_SLOT_JOBS=10000 runs the first test with as many jobs; the default keeps 
 import collections
 import os
 import random
+import signal
 import threading
 
-from kit import JOB_STATES, wait_for
+import pytest
+
+from kit import JOB_STATES, kill_hard, make_zip, ps, wait_for
+from shim import Shim
 
 JOBS = int(os.environ.get("STOKER_SLOT_JOBS") or 1200)
 SLOTS, CLIENTS = 8, 24
@@ -119,3 +123,84 @@ def test_workers_of_isolated_jobs_make_room(daemon):
     server.create("c", **{"max-jobs-per-context": 1})
     for number in range(4):
         assert server.run("c", app, {"result": number}, isolation="process").result == number
+
+
+# ---- workers that hang
+
+GIVEN_UP_S = 130  # after this the server has no more patience with a worker that comes or goes
+
+
+@pytest.fixture
+def stopped():
+    """A function that stops processes as if they hung; what is left of them is ended after the test."""
+    pids = []
+
+    def stop(pid):
+        os.kill(pid, signal.SIGSTOP)
+        pids.append(pid)
+
+    yield stop
+    kill_hard(pid for pid in pids if ps(pid).split()[2:3] == ["T"])
+
+
+def waits_first(server, job):
+    """It is in the queue, and the server has looked for a worker for it."""
+    wait_for(lambda: server.get("/v1/jobs/" + job).json["position"] == 0, "its place in the queue")
+
+
+def test_hung_worker_that_retires_makes_room(daemon, stopped):
+    """It was asked to leave for a job of other binaries and does not: it is killed, and that job has its place."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    apps = [server.upload("app%d" % i, make_zip({"app.py": "n = %d\n" % i})) for i in range(3)]
+    server.create("c", **{"max-jobs-per-context": 1})
+    process = server.job_row(server.run("c", apps[0]).json["jobId"])[2]
+    hung = server.pid("c", process)
+    stopped(hung)
+    assert server.run("c", apps[1]).status == 200  # in the spare worker, which is of this set now
+    job = server.start_job("c", apps[2], {"result": "at last"})
+    waits_first(server, job)
+    assert "process=" + process not in server.log()
+    shim.forward(GIVEN_UP_S)
+    assert server.wait_job(job, "FINISHED")["result"] == "at last"
+    assert ps(hung) == "gone"
+    assert server.pid("c", process) is None
+    assert len(server.rows("SELECT 1 FROM processes WHERE process LIKE 'w-%'")) <= 2
+
+
+def test_workers_that_stay_silent_after_a_restart_make_room(daemon, stopped):
+    """They have no job in hand and never dial: they are killed, and jobs are run by others."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    assert server.run("c", app).status == 200
+    workers = wait_for(lambda: (lambda rows: rows if len(rows) == 2 else None)(
+        server.rows("SELECT pid FROM processes WHERE process LIKE 'w-%'")), "a spare worker")
+    server.kill()
+    for (pid,) in workers:
+        stopped(pid)
+    assert shim.start()
+    job = server.start_job("c", app, {"result": "at last"})
+    waits_first(server, job)
+    shim.forward(GIVEN_UP_S)
+    assert server.wait_job(job, "FINISHED")["result"] == "at last"
+    assert [ps(pid) for (pid,) in workers] == ["gone"] * 2
+
+
+def test_worker_that_never_gets_its_gateway_makes_room(daemon):
+    """The keeper does not answer for it: another is asked for, as often as it takes."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", wish={"keeper": "no_admit"})
+    job = server.start_job("c", app)
+    waits_first(server, job)
+    for _ in range(2):
+        start = len(server.log())
+        shim.forward(GIVEN_UP_S)
+        server.wait_log("not ready in time", after=start)
+    assert server.delete("/jobs/" + job).json == {"status": "KILLED"}
