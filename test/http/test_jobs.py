@@ -114,20 +114,27 @@ def test_sync_with_no_time_to_wait(server, context, app, flags, timeout):
     wait_for(lambda: flags.lines("log"), "the job's run")
 
 
-def test_client_that_hangs_up_during_a_sync_job(server, context, app, flags):
-    """Its job goes on to the end, and its thread does not stay."""
-    body = json.dumps(
-        {"fake": {"touch": flags.path("on"), "wait": flags.path("go"), "append": flags.path("log")}}
-    ).encode()
-    with server.connect() as sock:
-        sock.sendall(
-            b"POST /jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=20 HTTP/1.1\r\nHost: h\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (app.encode(), context.encode(), len(body), body)
-        )
-        flags.wait("on")
-    flags.up("go")
-    job = flags.lines("log")[0].split()[0]
-    server.wait_job(job, "FINISHED")
+def test_clients_that_hang_up_during_a_sync_job(daemon, flags):
+    """Their jobs go on to the end. Then neither their threads nor their places among those that wait stay: more of them hang
+    up, one after the other, than there are of either."""
+    threads = 4
+    server = daemon(http_threads=threads, max_waiting=1).start()
+    app, context = server.upload(), server.create()
+    for number in range(2 * threads):
+        on, go, log = ("%s%d" % (name, number) for name in ("on", "go", "log"))
+        body = json.dumps({"fake": {"touch": flags.path(on), "wait": flags.path(go), "append": flags.path(log)}}).encode()
+        with server.connect() as sock:
+            sock.sendall(
+                b"POST /jobs?appName=%s&classPath=a.B&context=%s&sync=true&timeout=600 HTTP/1.1\r\nHost: h\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (app.encode(), context.encode(), len(body), body)
+            )
+            flags.wait(on)
+        assert server.run(context, app).status == 503  # it is still waited for: the place is taken
+        flags.up(go)
+        server.wait_job(flags.lines(log)[0].split()[0], "FINISHED")
+        wait_for(lambda: server.run(context, app).status == 200, "its place")
+    together = [server.background("GET", "/jobs") for _ in range(threads)]
+    assert [reply().status for reply in together] == [200] * threads
 
 
 def test_several_jobs_at_once(server, context, app, flags):

@@ -149,24 +149,28 @@ def waits_first(server, job):
 
 
 def test_hung_worker_that_retires_makes_room(daemon, stopped):
-    """It was asked to leave for a job of other binaries and does not: it is killed, and that job has its place."""
-    server = daemon()
+    """It was asked to leave for a job of other binaries and does not: it is killed, and that job has its place. Its time
+    counts from when it was asked, however long it was idle before."""
+    server = daemon(worker_idle_timeout="%ds" % (GIVEN_UP_S + 10))
     shim = Shim(server)
     assert shim.start()
     apps = [server.upload("app%d" % i, make_zip({"app.py": "n = %d\n" % i})) for i in range(3)]
     server.create("c", **{"max-jobs-per-context": 1})
-    process = server.job_row(server.run("c", apps[0]).json["jobId"])[2]
+    server.create("d")
+    process, idle = (server.job_row(server.run(name, apps[0]).json["jobId"])[2] for name in "cd")
     hung = server.pid("c", process)
     stopped(hung)
     assert server.run("c", apps[1]).status == 200  # in the spare worker, which is of this set now
+    shim.forward(GIVEN_UP_S)
     job = server.start_job("c", apps[2], {"result": "at last"})
     waits_first(server, job)
-    assert "process=" + process not in server.log()
+    shim.forward(15)
+    wait_for(lambda: server.pid("d", idle) is None, "the end of an idle worker, which shows that all were looked at")
+    assert "not gone in time" not in server.log() and ps(hung).split()[2] == "T"
     shim.forward(GIVEN_UP_S)
     assert server.wait_job(job, "FINISHED")["result"] == "at last"
-    assert ps(hung) == "gone"
-    assert server.pid("c", process) is None
-    assert len(server.rows("SELECT 1 FROM processes WHERE process LIKE 'w-%'")) <= 2
+    assert ps(hung) == "gone" and server.pid("c", process) is None
+    server.wait_log("not gone in time.*process=" + process)
 
 
 def test_workers_that_stay_silent_after_a_restart_make_room(daemon, stopped):

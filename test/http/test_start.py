@@ -6,7 +6,9 @@ import socket
 
 import pytest
 
-from kit import unique, wait_for
+from kit import CONTEXT_STATES, unique, wait_for
+
+STOPPED = CONTEXT_STATES.index("STOPPED")
 
 
 def native(server, name):
@@ -180,4 +182,6 @@ def test_warm_ones_of_other_settings_end(daemon):
     with open(server.config_path, "w") as f:
         f.write(config.replace("warm-contexts = 1", "warm-contexts = 0"))
     server.start()
-    wait_for(lambda: not server.rows("SELECT 1 FROM contexts WHERE state < 3"), "the end of the warm one")
+    wait_for(lambda: server.rows("SELECT state FROM contexts WHERE id = ?", kept) == [(STOPPED,)], "the end of the warm one")
+    assert os.listdir(server.path("contexts")) == [] and server.pids() == []
+    assert server.rows("SELECT count(*) FROM contexts") == [(1,)]  # none took its place
