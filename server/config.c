@@ -1,23 +1,14 @@
-#include "config.h"
+#include "config_internal.h"
 
 #include "stoker/buf.h"
 #include "stoker/hocon.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <libconfig.h>
 #include <netinet/in.h>
 #include <pwd.h>
 #include <string.h>
 
-enum {
-    FILE_MAX_BYTES = 1024 * 1024,
-    TEXT_MAX_BYTES = 64 * 1024, /* one value */
-    INT_MAX_DIGITS = 9,
-};
-
-enum kind { BOOL, INT, SIZE, TIME, LEVEL, PATH, COMMAND, LISTEN, SPARK_CONF, HOCON, ISOLATION };
+enum { TEXT_MAX_BYTES = 64 * 1024 }; /* one value */
 
 #define KiB INT64_C(1024)
 #define MiB (1024 * KiB)
@@ -28,18 +19,9 @@ enum kind { BOOL, INT, SIZE, TIME, LEVEL, PATH, COMMAND, LISTEN, SPARK_CONF, HOC
 #define HOUR (60 * MINUTE)
 #define DAY (24 * HOUR)
 
-struct key {
-    const char *name;
-    enum kind kind;
-    size_t offset;      /* of the field in struct stk_config */
-    const char *preset; /* the default, as set_text() takes it */
-    int64_t min, max;   /* INT; SIZE in bytes; TIME in ms */
-    const char *help;   /* lines for --print-config */
-};
-
 #define FIELD(name) offsetof(struct stk_config, name)
 
-static const struct key keys[] = {
+static const struct stk_key keys[] = {
     { "listen", LISTEN, FIELD(listen), "127.0.0.1:8090", 0, 0,
       "Addresses to take requests on, at most 8: [ \"127.0.0.1:8090\", \"127.0.0.1:8091\" ]. Port 0 picks a free one.\n"
       "There is no authentication yet: an address that is not loopback needs insecure = true." },
@@ -138,7 +120,7 @@ static const struct key keys[] = {
       "Defaults of the context settings of Spark Job Server, in HOCON: \"num-cpu-cores = 2, memory-per-node = 1g\"." },
 };
 
-static void *field(const struct stk_config *c, const struct key *key)
+static void *field(const struct stk_config *c, const struct stk_key *key)
 {
     return (char *)(uintptr_t)c + key->offset;
 }
@@ -156,7 +138,7 @@ static const struct unit time_units[] = {
     { "d", DAY }, { "h", HOUR }, { "min", MINUTE }, { "s", SECOND }, { "ms", 1 }, { NULL, 0 },
 };
 
-static const struct unit *units_of(const struct key *key)
+static const struct unit *units_of(const struct stk_key *key)
 {
     return key->kind == SIZE ? size_units : time_units;
 }
@@ -203,7 +185,7 @@ static int parse_amount(const char *text, const struct unit *units, int64_t *ret
 
 #define EXPECTED_MAX 160
 
-static const char *expected(char buf[EXPECTED_MAX], const struct key *key)
+static const char *expected(char buf[EXPECTED_MAX], const struct stk_key *key)
 {
     char min[AMOUNT_MAX], max[AMOUNT_MAX];
 
@@ -232,8 +214,7 @@ static const char *expected(char buf[EXPECTED_MAX], const struct key *key)
     return "a text in double quotes";
 }
 
-/* got: the value as it was written; NULL: nothing to show. */
-static int fail_value(const struct key *key, const char *got, struct stk_err *err)
+int stk_key_refuse(const struct stk_key *key, const char *got, struct stk_err *err)
 {
     char buf[EXPECTED_MAX];
 
@@ -243,12 +224,12 @@ static int fail_value(const struct key *key, const char *got, struct stk_err *er
                     (int)stk_utf8_cut(got, 60), got);
 }
 
-static int fail_text(const struct key *key, const char *text, struct stk_err *err)
+static int fail_text(const struct stk_key *key, const char *text, struct stk_err *err)
 {
     char quoted[72];
 
     snprintf(quoted, sizeof quoted, "\"%.*s\"", (int)stk_utf8_cut(text, 56), text);
-    return fail_value(key, quoted, err);
+    return stk_key_refuse(key, quoted, err);
 }
 
 /* ---- setting one key from text */
@@ -324,13 +305,13 @@ static bool is_loopback(const struct address *a)
     return IN6_IS_ADDR_LOOPBACK(&a->in6) || (IN6_IS_ADDR_V4MAPPED(&a->in6) && a->in6.s6_addr[12] == 127);
 }
 
-static void clear_listen(struct stk_config *c)
+void stk_config_clear_listen(struct stk_config *c)
 {
     while (c->n_listen > 0)
         free(c->listen[--c->n_listen]);
 }
 
-static int add_listen(struct stk_config *c, const struct key *key, const char *text, struct stk_err *err)
+static int add_listen(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err)
 {
     char host[INET6_ADDRSTRLEN];
     stk_auto_buf b = { 0 };
@@ -348,7 +329,7 @@ static int add_listen(struct stk_config *c, const struct key *key, const char *t
     return 0;
 }
 
-static int add_spark_conf(struct stk_config *c, const struct key *key, const char *text, struct stk_err *err)
+static int add_spark_conf(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err)
 {
     const char *equals = strchr(text, '=');
     stk_auto_free char *name = NULL;
@@ -361,7 +342,7 @@ static int add_spark_conf(struct stk_config *c, const struct key *key, const cha
     return 0;
 }
 
-static int set_hocon(struct stk_config *c, const struct key *key, const char *text, struct stk_err *err)
+static int set_hocon(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err)
 {
     json_t *settings = stk_hocon_parse(text, strlen(text), NULL, err);
 
@@ -374,8 +355,7 @@ static int set_hocon(struct stk_config *c, const struct key *key, const char *te
     return 0;
 }
 
-/* What the text says; for lists it is one element more. Any kind, from the table's defaults, a file or the command line. */
-static int set_text(struct stk_config *c, const struct key *key, const char *text, struct stk_err *err)
+int stk_key_set(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err)
 {
     void *place = field(c, key);
     int64_t n;
@@ -388,12 +368,12 @@ static int set_text(struct stk_config *c, const struct key *key, const char *tex
     switch (key->kind) {
     case BOOL:
         if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
-            return fail_value(key, text, err);
+            return stk_key_refuse(key, text, err);
         *(bool *)place = strcmp(text, "true") == 0;
         return 0;
     case INT:
         if (stk_parse_i64(text, key->min, key->max, &n, NULL) < 0)
-            return fail_value(key, text, err);
+            return stk_key_refuse(key, text, err);
         *(int64_t *)place = n;
         return 0;
     case SIZE:
@@ -420,7 +400,7 @@ static int set_text(struct stk_config *c, const struct key *key, const char *tex
 
 /* ---- names */
 
-static const struct key *find_key(const char *name)
+const struct stk_key *stk_key_find(const char *name)
 {
     for (size_t i = 0; i < STK_LEN(keys); i++)
         if (strcmp(keys[i].name, name) == 0)
@@ -456,9 +436,9 @@ static size_t distance(const char *a, const char *b)
     return row[len];
 }
 
-static int fail_unknown(const char *name, struct stk_err *err)
+int stk_key_unknown(const char *name, struct stk_err *err)
 {
-    const struct key *nearest = NULL;
+    const struct stk_key *nearest = NULL;
     size_t least = 1 + strlen(name) / 3;
 
     if (least > 4)
@@ -474,192 +454,6 @@ static int fail_unknown(const char *name, struct stk_err *err)
     if (nearest)
         return stk_fail(err, STK_INVALID, "unknown key '%s'; did you mean '%s'?", name, nearest->name);
     return stk_fail(err, STK_INVALID, "unknown key '%.60s'; --print-config lists all keys", name);
-}
-
-/* ---- the file */
-
-static char *read_file(const char *path, struct stk_err *err)
-{
-    stk_auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
-    stk_auto_buf b = { 0 };
-    char chunk[4096];
-    ssize_t n;
-
-    if (fd < 0) {
-        stk_fail_sys(err, errno, "%s", path);
-        return NULL;
-    }
-    while ((n = read(fd, chunk, sizeof chunk)) != 0) {
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            stk_fail_sys(err, errno, "%s", path);
-            return NULL;
-        }
-        stk_buf_add(&b, chunk, (size_t)n);
-        if (b.len > FILE_MAX_BYTES) {
-            stk_fail(err, STK_INVALID, "%s: longer than 1 MiB: is this a configuration file?", path);
-            return NULL;
-        }
-    }
-    if (b.len && !stk_utf8_valid(b.data, b.len)) {
-        stk_fail(err, STK_INVALID, "%s: not UTF-8 text", path);
-        return NULL;
-    }
-    char *text = stk_buf_steal(&b);
-    if (!text)
-        no_memory(err);
-    return text;
-}
-
-static size_t skip_string(const char *p)
-{
-    size_t n = 1;
-
-    while (p[n] && p[n] != '"')
-        n += p[n] == '\\' && p[n + 1] ? 2 : 1;
-    return p[n] ? n + 1 : n;
-}
-
-static size_t skip_comment(const char *p)
-{
-    const char *end;
-
-    if (p[0] == '#' || (p[0] == '/' && p[1] == '/'))
-        return strcspn(p, "\n");
-    if (p[0] == '/' && p[1] == '*')
-        return (end = strstr(p + 2, "*/")) ? (size_t)(end + 2 - p) : strlen(p);
-    return 0;
-}
-
-static bool is_word(char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' ||
-           c == '*';
-}
-
-/*
- * What libconfig would do silently: follow @include to other files, and wrap a number that is longer than 32 bits
- * (1.5 reads 5000000000 as 705032704).
- */
-static int check_text(const char *path, const char *text, struct stk_err *err)
-{
-    unsigned line = 1;
-
-    for (const char *p = text; *p;) {
-        size_t n = *p == '"' ? skip_string(p) : skip_comment(p);
-
-        if (n == 0 && strncmp(p, "@include", 8) == 0)
-            return stk_fail(err, STK_INVALID, "%s:%u: @include is not supported", path, line);
-        if (n == 0 && is_word(*p)) {
-            while (is_word(p[n]))
-                n++;
-            if (*p >= '0' && *p <= '9' && n > INT_MAX_DIGITS)
-                return stk_fail(
-                    err, STK_INVALID,
-                    "%s:%u: the number %.*s is too large; sizes and times are texts with a unit, such as \"5GiB\"",
-                    path, line, (int)(n < 40 ? n : 40), p);
-        }
-        if (n == 0)
-            n = 1;
-        for (; n > 0; n--)
-            line += *p++ == '\n';
-    }
-    return 0;
-}
-
-/* A scalar as it would be written in the file, for messages; NULL: a list or a group. */
-static const char *show(const config_setting_t *s, char buf[72])
-{
-    const char *text;
-
-    switch (config_setting_type(s)) {
-    case CONFIG_TYPE_INT:
-    case CONFIG_TYPE_INT64: snprintf(buf, 72, "%lld", config_setting_get_int64(s)); return buf;
-    case CONFIG_TYPE_FLOAT: snprintf(buf, 72, "%g", config_setting_get_float(s)); return buf;
-    case CONFIG_TYPE_BOOL: return config_setting_get_bool(s) ? "true" : "false";
-    case CONFIG_TYPE_STRING:
-        text = config_setting_get_string(s);
-        text = text ? text : "";
-        snprintf(buf, 72, "\"%.*s\"", (int)stk_utf8_cut(text, 56), text);
-        return buf;
-    case CONFIG_TYPE_GROUP: return "a group";
-    default: return "a list";
-    }
-}
-
-static int set_scalar(struct stk_config *c, const struct key *key, const config_setting_t *s, struct stk_err *err)
-{
-    int type = config_setting_type(s);
-    const char *text;
-    char shown[72];
-
-    if (key->kind == BOOL && type == CONFIG_TYPE_BOOL)
-        return set_text(c, key, show(s, shown), err);
-    if (key->kind == INT && (type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64))
-        return set_text(c, key, show(s, shown), err);
-    if (key->kind != BOOL && key->kind != INT && type == CONFIG_TYPE_STRING) {
-        text = config_setting_get_string(s);
-        return set_text(c, key, text ? text : "", err); /* libconfig has NULL for "" in some versions */
-    }
-    return fail_value(key, show(s, shown), err);
-}
-
-static int set_setting(struct stk_config *c, const struct key *key, const config_setting_t *s, struct stk_err *err)
-{
-    bool takes_list = key->kind == LISTEN || key->kind == SPARK_CONF;
-    int n;
-
-    if (key->kind == LISTEN)
-        clear_listen(c);
-    if (!takes_list || (key->kind == LISTEN && config_setting_type(s) == CONFIG_TYPE_STRING))
-        return set_scalar(c, key, s, err);
-    if (!config_setting_is_list(s) && !config_setting_is_array(s)) {
-        char shown[72];
-
-        return fail_value(key, show(s, shown), err);
-    }
-    n = config_setting_length(s);
-    if (n == 0 && key->kind == LISTEN)
-        return fail_value(key, "an empty list", err);
-    for (unsigned i = 0; i < (unsigned)n; i++)
-        if (set_scalar(c, key, config_setting_get_elem(s, i), err) < 0)
-            return -1;
-    return 0;
-}
-
-static int load_settings(struct stk_config *c, const char *path, const config_t *file, struct stk_err *err)
-{
-    const config_setting_t *root = config_root_setting(file);
-
-    for (unsigned i = 0; i < (unsigned)config_setting_length(root); i++) {
-        const config_setting_t *s = config_setting_get_elem(root, i);
-        const struct key *key = find_key(config_setting_name(s));
-
-        if (!key ? fail_unknown(config_setting_name(s), err) < 0 : set_setting(c, key, s, err) < 0) {
-            stk_err_prefix(err, "%s:%u", path, config_setting_source_line(s));
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int load_file(struct stk_config *c, const char *path, struct stk_err *err)
-{
-    stk_auto_free char *text = read_file(path, err);
-    config_t file;
-    int rc;
-
-    if (!text || check_text(path, text, err) < 0)
-        return -1;
-    config_init(&file);
-    if (config_read_string(&file, text) == CONFIG_TRUE)
-        rc = load_settings(c, path, &file, err);
-    else
-        rc = stk_fail(err, STK_INVALID, "%s:%d: %s (a setting is written: name = value;)", path,
-                      config_error_line(&file), config_error_text(&file));
-    config_destroy(&file);
-    return rc;
 }
 
 /* ---- defaults */
@@ -689,9 +483,9 @@ int stk_config_load(struct stk_config *ret, const char *path, struct stk_err *er
     struct stk_config c = { .spark_conf = json_object() };
 
     for (size_t i = 0; i < STK_LEN(keys); i++)
-        if (set_text(&c, &keys[i], keys[i].preset, err) < 0)
+        if (stk_key_set(&c, &keys[i], keys[i].preset, err) < 0)
             goto fail;
-    if (path && load_file(&c, path, err) < 0)
+    if (path && stk_config_read_file(&c, path, err) < 0)
         goto fail;
     if (!*c.state_dir && default_state_dir(&c.state_dir, err) < 0)
         goto fail;
@@ -704,17 +498,17 @@ fail:
 
 int stk_config_set(struct stk_config *c, const char *name, const char *value, struct stk_err *err)
 {
-    const struct key *key = find_key(name);
+    const struct stk_key *key = stk_key_find(name);
 
     if (!key)
-        return fail_unknown(name, err);
+        return stk_key_unknown(name, err);
     if (key->kind == PATH && !*value)
         return stk_fail(err, STK_INVALID, "%s: expected a path; got nothing", name);
     if (key->kind == LISTEN && !c->listen_set) {
-        clear_listen(c); /* the first one replaces what the file says, the next ones are added */
+        stk_config_clear_listen(c); /* the first one replaces what the file says, the next ones are added */
         c->listen_set = true;
     }
-    return set_text(c, key, value, err);
+    return stk_key_set(c, key, value, err);
 }
 
 /* ---- several keys at once */
@@ -770,7 +564,7 @@ static void print_text(FILE *out, const char *text)
     fputc('"', out);
 }
 
-static void print_value(FILE *out, const struct stk_config *c, const struct key *key)
+static void print_value(FILE *out, const struct stk_config *c, const struct stk_key *key)
 {
     static const char *const levels[] = { "debug", "info", "warn", "error" };
     const void *place = field(c, key);
@@ -823,7 +617,7 @@ void stk_config_print(const struct stk_config *c, FILE *out)
         "# Configuration of stokerd. Sizes and times are texts with a unit: B, KiB, MiB, GiB, TiB; ms, s, min, h, d.\n",
         out);
     for (size_t i = 0; i < STK_LEN(keys); i++) {
-        const struct key *key = &keys[i];
+        const struct stk_key *key = &keys[i];
         char min[AMOUNT_MAX], max[AMOUNT_MAX];
 
         fputs("\n# ", out);
@@ -845,7 +639,7 @@ void stk_config_print(const struct stk_config *c, FILE *out)
 
 void stk_config_done(struct stk_config *c)
 {
-    clear_listen(c);
+    stk_config_clear_listen(c);
     for (size_t i = 0; i < STK_LEN(keys); i++)
         if (keys[i].kind == PATH || keys[i].kind == COMMAND)
             free(*(char **)field(c, &keys[i]));
