@@ -46,7 +46,7 @@ static bool port_of(const struct sockaddr_storage *name, uint16_t *ret)
 
 static bool local_port(int fd, uint16_t *ret)
 {
-    struct sockaddr_storage name;
+    struct sockaddr_storage name = { 0 };
     socklen_t len = sizeof name;
 
     return getsockname(fd, (struct sockaddr *)&name, &len) == 0 && port_of(&name, ret);
@@ -104,7 +104,7 @@ static bool is_peer(const struct stk_watch *w, int port, const char *address, in
 
 static void shut_if_due(int fd, void *arg)
 {
-    struct sockaddr_storage name;
+    struct sockaddr_storage name = { 0 };
     socklen_t len = sizeof name;
     char address[sizeof((struct mg_request_info *)NULL)->remote_addr];
     uint16_t port, peer_port;

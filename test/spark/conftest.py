@@ -1,4 +1,8 @@
-"""One FakeServer and one Spark context serve as many tests as possible: a JVM takes 5 s to start."""
+"""One FakeServer and one Spark context serve as many tests as possible: a JVM takes 5 s to start.
+
+Tests of the real server share one of their module, `stoker`, and its session context, `py`. What a module wants of them it
+says in STOKER (keys of the configuration file) and PY (settings of the context).
+"""
 import os
 import subprocess
 import sys
@@ -8,7 +12,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import RUNNER_DIR, WAIT, FakeContext, FakeServer  # noqa: E402
-from server import CLASS_DATA  # noqa: E402
+from server import CLASS_DATA, COUNTS, STRINGS, Files, Stoker  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,6 +70,43 @@ def own_context(server):
     yield make
     for context in made:
         context.end()
+
+
+@pytest.fixture(scope="module")
+def stoker(tmp_path_factory, request):
+    """The module's server, with the jobs of the suite."""
+    with Stoker(tmp_path_factory.mktemp("stoker"), **getattr(request.module, "STOKER", {})) as stoker:
+        stoker.upload_jobs("jobs", "suite")
+        yield stoker
+
+
+@pytest.fixture(scope="module")
+def py(stoker, request):
+    """The module's session context: its object."""
+    return stoker.create_running("py", **getattr(request.module, "PY", {}))
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def nothing_runs_on(stoker):
+    """A test that has failed leaves a server, and no job in the way of the next one."""
+    yield
+    if stoker.process is None:
+        stoker.start()
+    for job in stoker.get("/jobs", status="running", limit=100):
+        stoker.delete(job["jobId"])
+
+
+@pytest.fixture
+def good_after(stoker, py):
+    """After the test the context still is the same one, and does what it is told."""
+    yield
+    assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
+    assert stoker.context("py") == py
 
 
 @pytest.fixture

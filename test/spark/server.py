@@ -31,6 +31,10 @@ MEDIA = {".egg": "application/python-egg", ".whl": "application/python-wheel", "
 SPARK = {"spark.master": "local[4]", "spark.ui.enabled": "false", "spark.driver.memory": "512m",
          "spark.sql.shuffle.partitions": "2", "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
 
+# For the word counts, and what they count.
+STRINGS = 'input.strings = ["a", "a", "b"]'
+COUNTS = {"a": 2, "b": 1}
+
 sys.path.insert(0, os.path.join(ROOT, "examples"))
 from pack import pack  # noqa: E402
 

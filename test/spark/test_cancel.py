@@ -11,10 +11,8 @@ import sqlite3
 import time
 
 import pytest
-from server import SPARK, WAIT, Background, Files, Stoker, process, wait_until
+from server import SPARK, WAIT, Background, process, wait_until
 
-STRINGS = 'input.strings = ["a", "a", "b"]'
-COUNTS = {"a": 2, "b": 1}
 MOST_SECONDS = 20       # of a cancel, on a machine that does other things too. Alone it takes less than three
 
 IN_PYTHON = ["sleep", "busy", "swallow", "cleans_up", "c_lock", "c_with_gil", "thread"]
@@ -24,44 +22,10 @@ STREAMS = ["stream", "idle_stream", "new_stream", "two_streams"]
 PROCESSES = ["child", "child_in_a_session_of_its_own", "child_without_an_environment", "multiprocess", "fork_bomb"]
 MET = {"rdd": (1, 0), "shuffle": (1, 0), "spark_threads": (3, 0), "busy": (0, 0), "idle_stream": (0, 1)}
 AT_ONCE = {"spark_threads": 3, "two_streams": 2, "multiprocess": 3, "fork_bomb": 100}   # processes that beat
+STOKER = {"spark_conf": ["%s=%s" % pair for pair in {**SPARK, "spark.master": "local[8]"}.items()],
+          "context_create_timeout": "10min"}
 
-
-@pytest.fixture(scope="module")
-def stoker(tmp_path_factory):
-    spark = dict(SPARK, **{"spark.master": "local[8]"})
-    with Stoker(tmp_path_factory.mktemp("stoker"), spark_conf=["%s=%s" % pair for pair in spark.items()],
-                context_create_timeout="10min") as stoker:
-        stoker.upload_jobs("jobs", "suite")
-        yield stoker
-
-
-@pytest.fixture(scope="module")
-def py(stoker):
-    return stoker.create_running("py")
-
-
-@pytest.fixture
-def files(tmp_path):
-    return Files(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def nothing_runs_on(stoker):
-    """A test that has failed leaves a server, and no job in the way of the next one."""
-    yield
-    if stoker.process is None:
-        stoker.start()
-    for job in stoker.get("/jobs", status="running", limit=100):
-        stoker.delete(job["jobId"])
-
-
-@pytest.fixture
-def good_after(stoker, py):
-    """After the test the context still is the same one, and does what it is told."""
-    yield
-    assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
-    assert {key: stoker.context("py")[key] for key in ("id", "applicationId", "state")} == {
-        key: py[key] for key in ("id", "applicationId", "state")}
+pytestmark = pytest.mark.usefixtures("nothing_runs_on")
 
 
 @pytest.fixture

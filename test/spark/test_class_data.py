@@ -12,11 +12,10 @@ import subprocess
 import sys
 
 import pytest
-from server import ROOT, Background, Stoker, end, process, wait_until
+from server import COUNTS, ROOT, STRINGS, Background, Stoker, end, process, wait_until
 
 MAKE = 900.0    # seconds: it has the lowest priority, and the machine may be busy
 RUNNER = os.path.join(ROOT, "python-runner")
-STRINGS = 'input.strings = ["a", "a", "b"]'
 
 
 def server(folder, archives, **settings):
@@ -142,7 +141,7 @@ def test_a_later_context_uses_it(made):
     words = command(pid)
     assert words.index(b"-XX:SharedArchiveFile=" + path.encode()) < words.index(b"-Dmine=1")
     assert b"-XX:TieredStopAtLevel=1" in words
-    assert made.value("stoker_jobs.word_count.SessionCount", STRINGS, "user") == {"a": 2, "b": 1}
+    assert made.value("stoker_jobs.word_count.SessionCount", STRINGS, "user") == COUNTS
     assert "cds" not in log_of(made, context).lower()
     made.delete_context("user")
     assert whole_log(made).count("making an archive") == 1
@@ -230,7 +229,7 @@ def test_a_bad_archive_fails_no_start(copied, tmp_path, name):
     with server(tmp_path, copied) as stoker:
         stoker.upload_jobs("jobs", "suite")
         context = stoker.create_running("py")
-        assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS) == {"a": 2, "b": 1}
+        assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
         log = log_of(stoker, context)
         if gone:
             assert not os.path.exists(path) or os.stat(path).st_ino != inode

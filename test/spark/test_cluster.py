@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 from cluster import START, Cluster
-from server import assert_killed, Files, Stoker, wait_until
-from test_server import COUNTS, STRINGS, versions
+from server import COUNTS, STRINGS, Stoker, assert_killed, wait_until
+from test_server import versions
 
 OTHERS = 7      # sets after which one is out of use: three have workers, two linger
 SLOW = 240.0    # seconds for a job: there are three JVMs, and their Python processes
@@ -34,11 +34,6 @@ def far(stoker, cluster):
     yield stoker.create_running("far", **cluster.settings(
         **{"spark.executorEnv.STOKER_DAEMON_IDLE": "0.5", "max-jobs": "2"}))
     stoker.delete_context("far")
-
-
-@pytest.fixture
-def files(tmp_path):
-    return Files(tmp_path)
 
 
 def value(stoker, class_path, config="", app="jobs"):

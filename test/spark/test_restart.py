@@ -10,39 +10,19 @@ import time
 from collections import Counter
 
 import pytest
-from server import Background, Files, Stoker, end, process, wait_until
+from server import COUNTS, STRINGS, Background, end, process, wait_until
 
-STRINGS = 'input.strings = ["a", "a", "b"]'
-COUNTS = {"a": 2, "b": 1}
 ADOPTED = ("id", "name", "startTime", "endTime", "state", "applicationId")
+STOKER = {"stop_grace": "5s"}
+PY = {"max-jobs": 3}
 
-
-@pytest.fixture(scope="module")
-def stoker(tmp_path_factory):
-    with Stoker(tmp_path_factory.mktemp("stoker"), stop_grace="5s") as stoker:
-        stoker.upload_jobs("jobs", "suite")
-        yield stoker
-
-
-@pytest.fixture(scope="module")
-def py(stoker):
-    return stoker.create_running("py", **{"max-jobs": 3})
-
-
-@pytest.fixture(autouse=True)
-def server_runs(stoker):
-    """A test that has failed leaves a server, and no job in the way of the next one."""
-    yield
-    if stoker.process is None:
-        stoker.start()
-    for job in stoker.get("/jobs", status="running", limit=100):
-        stoker.delete(job["jobId"])
+pytestmark = pytest.mark.usefixtures("nothing_runs_on")
 
 
 @pytest.fixture
-def jobs(stoker, py, tmp_path):
+def jobs(stoker, py, files):
     """The jobs of one test, on one account."""
-    return Jobs(stoker, Files(tmp_path))
+    return Jobs(stoker, files)
 
 
 class Jobs:

@@ -7,48 +7,15 @@ import json
 import os
 
 import pytest
-from server import Background, Files, Stoker, end, line_of, process, wait_until
+from server import COUNTS, STRINGS, Background, end, line_of, process, wait_until
 
 PEOPLE = {"input": {"data": [["bob", 20, 1200], ["jon", 21, 1400], ["mary", 20, 1300], ["sue", 21, 1600]]}}
 AVERAGES = [[20, 1250.0], [21, 1500.0]]
 RANKS = [["bob", 20, 1], ["mary", 20, 2], ["jon", 21, 1], ["sue", 21, 2]]
-STRINGS = 'input.strings = ["a", "a", "b"]'
-COUNTS = {"a": 2, "b": 1}
 MAX_LOG = 256 << 10
+STOKER = {"max_log": "%dKiB" % (MAX_LOG // 1024)}
 
-
-@pytest.fixture(scope="module")
-def stoker(tmp_path_factory):
-    with Stoker(tmp_path_factory.mktemp("stoker"), max_log=str(MAX_LOG // 1024) + "KiB") as stoker:
-        stoker.upload_jobs("jobs", "suite")
-        yield stoker
-
-
-@pytest.fixture(scope="module")
-def py(stoker):
-    """The session context: its object."""
-    return stoker.create_running("py")
-
-
-@pytest.fixture
-def files(tmp_path):
-    return Files(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def nothing_runs_on(stoker):
-    """A test that has failed leaves no job in the way of the next one."""
-    yield
-    for job in stoker.get("/jobs", status="running", limit=100):
-        stoker.delete(job["jobId"])
-
-
-@pytest.fixture
-def good_after(stoker, py):
-    """After the test the context still is the same one, and does what it is told."""
-    yield
-    assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
-    assert stoker.context("py") == py
+pytestmark = pytest.mark.usefixtures("nothing_runs_on")
 
 
 def problem(*texts):

@@ -5,43 +5,17 @@ import signal
 import time
 
 import pytest
-from server import JOBS, Files, Stoker, wait_until
+from server import JOBS, wait_until
 
-WORD_COUNT = "stoker_jobs.word_count.SessionCount"
-STRINGS = 'input.strings = ["a", "a", "b"]'
-COUNTS = {"a": 2, "b": 1}
 SPOILS = "stoker_jobs.isolation.Spoils"
 TAKES = "stoker_jobs.isolation.Takes"
-
-
-@pytest.fixture(scope="module")
-def stoker(tmp_path_factory):
-    with Stoker(tmp_path_factory.mktemp("stoker"), context_create_timeout="5min") as stoker:
-        stoker.upload_jobs("jobs", "suite")
-        yield stoker
-
-
-@pytest.fixture(scope="module")
-def py(stoker):
-    return stoker.create_running("py")
+STOKER = {"context_create_timeout": "5min"}
 
 
 @pytest.fixture(scope="module")
 def alone(stoker):
     """A context whose jobs are isolated unless they say otherwise."""
     return stoker.create_running("alone", isolation="process")
-
-
-@pytest.fixture
-def files(tmp_path):
-    return Files(tmp_path)
-
-
-@pytest.fixture
-def good_after(stoker, py):
-    yield
-    assert stoker.value(WORD_COUNT, STRINGS) == COUNTS
-    assert stoker.context("py") == py
 
 
 def native(stoker, job):

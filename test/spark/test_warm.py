@@ -1,15 +1,9 @@
 """Contexts kept warm, on real Spark: a create has one at once, with its own name and settings."""
 import time
 
-import pytest
-from server import Stoker, wait_until
+from server import COUNTS, STRINGS, wait_until
 
-
-@pytest.fixture(scope="module")
-def stoker(tmp_path_factory):
-    with Stoker(tmp_path_factory.mktemp("warm"), warm_contexts=1) as stoker:
-        stoker.upload_jobs("jobs", "suite")
-        yield stoker
+STOKER = {"warm_contexts": 1}
 
 
 def kept(stoker):
@@ -25,8 +19,7 @@ def test_a_create_has_a_warm_context_at_once(stoker):
     assert reply.status == 200, reply
     context = stoker.context("c")
     assert context["id"] == warm and context["name"] == "c"
-    assert stoker.value("stoker_jobs.word_count.SessionCount", 'input.strings = ["a", "a", "b"]', context="c") == {
-        "a": 2, "b": 1}
+    assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS, context="c") == COUNTS
     (other,) = wait_until(lambda: kept(stoker), "another warm context")
     assert other != warm
     stoker.delete_context("c")
