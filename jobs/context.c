@@ -355,7 +355,7 @@ static struct stk_text *error_of_jobs(struct context *ctx, enum stk_context_stat
 {
     const char *name = stk_text_data(ctx->row.name);
 
-    if (ctx->core->stopping)
+    if (ctx->core->stopping || state == STK_CONTEXT_CREATING)
         return failure_text("SERVER_STOPPED", NULL, NULL, "the server was stopped while the job ran");
     if (state == STK_CONTEXT_STOPPED)
         return failure_text("CONTEXT_STOPPED", NULL, NULL, "Context (%s) for this job was terminated", name);
@@ -370,10 +370,17 @@ static void begin_stop(struct context *ctx)
         context_kill(ctx);
 }
 
+static void set_error(struct context *ctx, struct stk_text *error)
+{
+    stk_text_unref(ctx->row.error);
+    ctx->row.error = stk_text_ref(error);
+}
+
 /* It was to be started again, and somebody wants it gone. */
 static void stop_for_good(struct context *ctx)
 {
     ctx->end_state = STK_CONTEXT_STOPPED;
+    set_error(ctx, NULL);
     stk_text_unref(ctx->jobs_error);
     ctx->jobs_error = error_of_jobs(ctx, STK_CONTEXT_STOPPED);
     begin_receipts(ctx);
@@ -381,8 +388,8 @@ static void stop_for_good(struct context *ctx)
 }
 
 /*
- * Begins the end. state: what it will be when its processes are gone; error_take: why, for FAILED and LOST. now: nothing is asked any more,
- * its processes are killed. A second call can only make it faster.
+ * Begins the end. state: what it will be when its processes are gone; error_take: why, for FAILED and LOST, and for one that is to be
+ * started again, until it is down (resume() reads it). now: nothing is asked any more, its processes are killed. A second call can only make it faster.
  */
 void context_end(struct context *ctx, enum stk_context_state state, struct stk_text *error_take, bool now)
 {
@@ -392,7 +399,7 @@ void context_end(struct context *ctx, enum stk_context_state state, struct stk_t
         stk_timer_clear(ctx->timer); /* of a row that is written anew below */
         ctx->ending = true;
         ctx->end_state = state;
-        ctx->row.error = stk_text_ref(error_take);
+        set_error(ctx, error_take);
         ctx->jobs_error = error_of_jobs(ctx, state);
         if ((state == STK_CONTEXT_STOPPED || state == STK_CONTEXT_CREATING) && ctx->row.state != STK_CONTEXT_STOPPING) {
             context_move(ctx, STK_CONTEXT_STOPPING);
@@ -464,6 +471,8 @@ static void write_last_row(void *arg)
     struct context *ctx = arg;
 
     ctx->last_row = true;
+    if (ctx->end_state == STK_CONTEXT_CREATING)
+        set_error(ctx, NULL);
     context_move(ctx, ctx->end_state);
 }
 

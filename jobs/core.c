@@ -138,8 +138,14 @@ void stk_core_stop(struct stk_core *core, bool leave_contexts, void (*stopped)(v
         core_check_stopped(core);
         return;
     }
-    HASH_ITER(hh, core->contexts, ctx, tmp)
-        context_end(ctx, has_unstarted(ctx) ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED, NULL, again);
+    HASH_ITER(hh, core->contexts, ctx, tmp) {
+        bool needed = has_unstarted(ctx);
+
+        context_end(ctx, needed ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED,
+                    needed ? failure_text("SERVER_STOPPED", NULL, NULL, "the server was stopped while jobs waited")
+                           : NULL,
+                    again);
+    }
     core_check_stopped(core);
 }
 

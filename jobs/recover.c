@@ -4,6 +4,7 @@
  *
  *     zygote alive                     adopted; it, the keeper and the workers dial in by themselves
  *     zygote dead, context CREATING    what is left of it is killed, then it is started anew
+ *     STOPPING                         it goes on being stopped; if that was by the stop of a server, it is started anew for its jobs
  *     zygote dead, otherwise           the context is LOST; its jobs get what the spool has, else LOST
  */
 #include "live.h"
@@ -112,6 +113,16 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     return 0;
 }
 
+/* Not by its user: by an earlier server, which was stopped and died before the context was down. Jobs wait for it. */
+static bool stopped_with_server(const struct context *ctx)
+{
+    json_auto_t *error =
+        ctx->row.error ? json_loadb(stk_text_data(ctx->row.error), stk_text_len(ctx->row.error), 0, NULL) : NULL;
+    const char *code = json_string_value(json_object_get(error, "code"));
+
+    return code && strcmp(code, "SERVER_STOPPED") == 0;
+}
+
 static void resume(struct context *ctx)
 {
     bool zygote_alive = ctx->zygote.known && !ctx->zygote.dead;
@@ -121,7 +132,7 @@ static void resume(struct context *ctx)
     if (ctx->row.state == STK_CONTEXT_RUNNING && !warm_is(ctx))
         context_set_clock(ctx);
     if (ctx->row.state == STK_CONTEXT_STOPPING)
-        context_end(ctx, STK_CONTEXT_STOPPED, NULL, !zygote_alive);
+        context_end(ctx, stopped_with_server(ctx) ? STK_CONTEXT_CREATING : STK_CONTEXT_STOPPED, NULL, !zygote_alive);
     else if (!zygote_alive && ctx->row.state == STK_CONTEXT_CREATING)
         context_restart(ctx);
     else if (!zygote_alive)

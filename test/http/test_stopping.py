@@ -159,6 +159,29 @@ def test_delete_while_contexts_are_left_to_the_next_server(daemon, flags):
     assert server.wait_job(job, "FINISHED")["result"] == "kept"
 
 
+def test_kill_in_the_middle_of_a_stop(daemon, flags, jobs):
+    """SIGTERM, and kill -9 before the contexts have ended, as service managers do it: what had not started runs all the
+    same, in the same context, which the next server starts again."""
+    server = stopping_server(daemon)
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    running, waiting = jobs(server, app, "c")
+    context, zygote = server.context_row("c")[0], server.pid("c", "z")
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        server.send_signal(signal.SIGTERM)
+        wait_for(lambda: server.context_row("c")[1] == "STOPPING", "STOPPING of it")
+        server.kill()
+        server.start()
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    assert server.wait_job(waiting, "FINISHED")["result"] == "waited"
+    assert server.context_row("c") == (context, "RUNNING", None) and server.pid("c", "z") != zygote
+    state, _, _, error = server.job_row(running)
+    assert (state, error["code"]) == ("ERROR", "SERVER_STOPPED")
+    assert flags.lines("log") == [running + " 1", waiting + " 1"]
+
+
 def test_sigterm_after_sigusr2(daemon, flags):
     """What was to go on without the server is stopped after all, as long as that one is there to stop it."""
     server = daemon(keep_jobs="2s").start()
