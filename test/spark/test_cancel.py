@@ -53,18 +53,18 @@ class Stopped:
     """Processes that are stopped by SIGSTOP, until they are let go on."""
 
     def __init__(self, pids):
-        self.pids = pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        self.processes = [process(pid) for pid in pids]
+        for each in self.processes:
+            os.kill(each.pid, signal.SIGSTOP)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        pids, self.pids = self.pids, []
-        for pid in pids:
-            if process(pid):
-                os.kill(pid, signal.SIGCONT)
+        stopped, self.processes = self.processes, []
+        for each in stopped:
+            if process(each.pid) == each:
+                os.kill(each.pid, signal.SIGCONT)
 
 
 def is_cancelling(stoker, job):
@@ -79,15 +79,20 @@ class Job:
         self.beat = "beat-%s-%d" % (how, random.getrandbits(32))
         self.id = stoker.submit("stoker_jobs.stuck." + cls, {"how": how, "beat": files.path(self.beat)}, context)
 
-    def pids(self):
-        """The processes in which it has run code."""
-        return set(map(int, self.files.lines(self.beat)))
+    def ran_in(self):
+        """(pid, start time) of the processes in which it has run code."""
+        return {tuple(map(int, line.split())) for line in self.files.lines(self.beat)}
+
+    def alive(self):
+        """Those of them that still are; a pid alone may be another's by now, or a thread's."""
+        found = [(process(pid), start) for pid, start in self.ran_in()]
+        return [each for each, start in found if each and each.start == start]
 
     def wait(self):
         """Until it runs, in all its parts."""
         def stuck():
             assert self.stoker.job(self.id)["status"] == "RUNNING", self.stoker.job(self.id)
-            return len(self.pids()) >= (AT_ONCE.get(self.how) or 1)
+            return len(self.ran_in()) >= (AT_ONCE.get(self.how) or 1)
         wait_until(stuck, "beat of " + self.how, 3 * WAIT)
         return self
 
@@ -123,8 +128,7 @@ class Job:
             wait_until(lambda: self.files.size("neighbour-beat") >= other + 20, "neighbour's heart beat")
         assert self.files.size(self.beat) == size, "%s: its code has run on" % self.how
         # its own process may be taken up again, or on its way out; all others are gone
-        wait_until(lambda: [pid for pid in self.pids() if process(pid)] == [],
-                   lambda: "end of %s" % [process(pid) for pid in self.pids()])
+        wait_until(lambda: not self.alive(), lambda: "end of %s" % self.alive())
 
 
 @pytest.mark.parametrize("how", IN_PYTHON + IN_TASKS + IN_JVM + STREAMS + PROCESSES)
@@ -241,7 +245,7 @@ def test_the_server_dies_before_it_has_written_down_that_it_cancels(stoker, py, 
 def test_a_cancel_is_not_confirmed_by_who_does_not_answer(stoker, py, files, neighbour, good_after, role):
     job = Job(stoker, files, "swallows_in_spark").wait()
     with Stopped(pids_of(stoker, py["id"], role)) as stopped:
-        assert stopped.pids
+        assert stopped.processes
         reply = stoker.delete(job.id)
         assert (reply.status, reply.body) == (202, {"status": "KILLED", "result": "the job is still being stopped"})
         assert stoker.job(job.id)["status"] == "RUNNING"
@@ -298,7 +302,7 @@ def test_a_context_is_deleted_with_all_that_runs_in_it(stoker, py, files, neighb
         sizes = [files.size(job.beat) for job in jobs]
         print("cancel of a context, stopped: %s: %.2f s" % (role, time.monotonic() - began))
     wait_until(lambda: stoker.left_of(context["id"]) == [], lambda: "end of %s" % stoker.left_of(context["id"]))
-    assert [process(pid) for job in jobs for pid in job.pids() if process(pid)] == []
+    assert [each for job in jobs for each in job.alive()] == []
     assert not ports & listening()
     assert [stoker.job(job)["status"] for job in [*(job.id for job in jobs), waits]] == ["ERROR"] * (len(jobs) + 1)
     other = files.size("neighbour-beat")
