@@ -260,6 +260,11 @@ void context_close_process(struct process *p)
     p->watch = NULL;
 }
 
+static bool is_alive(const struct process *p)
+{
+    return p->known && !p->dead;
+}
+
 static void kill_process(struct process *p)
 {
     if (p->watch)
@@ -344,8 +349,14 @@ static void begin_receipts(struct context *ctx)
     }
 }
 
+/*
+ * A zygote that somebody has stopped (SIGSTOP) goes on, for it alone can end the context in full: what a job has started stays among its
+ * descendants, whatever it did to its group and its environment, and would be anybody's when the zygote is killed.
+ */
 void context_tell_to_stop(struct context *ctx, int64_t grace_ms)
 {
+    if (ctx->zygote.watch)
+        stk_watch_kill(ctx->zygote.watch, SIGCONT);
     if (ctx->zygote.conn)
         stk_conn_send_take(ctx->zygote.conn, json_pack("{s:s, s:I}", "type", "stop", "grace_ms", (json_int_t)grace_ms));
     stk_timer_set(ctx->timer, grace_ms + KILL_AFTER_MS);
@@ -366,8 +377,8 @@ static void begin_stop(struct context *ctx)
 {
     ctx->stop_waits = false;
     context_tell_to_stop(ctx, ctx->stop_grace_ms);
-    if (ctx->stop_grace_ms == 0 && !ctx->zygote.conn)
-        context_kill(ctx);
+    if (ctx->stop_grace_ms == 0 && !ctx->zygote.conn && (!is_alive(&ctx->zygote) || LIST_EMPTY(&ctx->workers)))
+        context_kill(ctx); /* else it is given the time to dial in: it has workers, so jobs may have left something */
 }
 
 static void set_error(struct context *ctx, struct stk_text *error)
@@ -452,11 +463,6 @@ static void forget_queue(struct context *ctx)
         ticket_answer_all(&job->ended, &stays);
         job_free(job);
     }
-}
-
-static bool is_alive(const struct process *p)
-{
-    return p->known && !p->dead;
 }
 
 static void forget_process(struct process *p)

@@ -189,7 +189,7 @@ static void zygote_hello(struct context *ctx, json_t *hello)
     size_t i;
 
     if (ctx->ending && !ctx->stop_waits)
-        context_tell_to_stop(ctx, ctx->core->o.stop_grace_ms);
+        context_tell_to_stop(ctx, ctx->stop_grace_ms);
     json_array_foreach(children, i, entry) {
         const char *process = json_string_value(json_object_get(entry, "process"));
 

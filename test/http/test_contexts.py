@@ -426,6 +426,24 @@ def test_delete_of_what_does_not_want_to_end(server, wish):
     is_gone(server, name)
 
 
+@pytest.mark.parametrize("force", ["", "?force=true"], ids=["stop", "force"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["connected", "silent"])
+def test_delete_when_the_zygote_is_stopped(daemon, restarted, force):
+    """By SIGSTOP. It goes on and ends the context itself: it alone knows the descent of all that jobs have started.
+    silent: since the server was started it has not dialled in."""
+    server = daemon(stop_grace="5s").start()
+    server.create("c")
+    assert server.run("c", server.upload()).status == 200
+    zygote = server.pid("c", "z")
+    os.kill(zygote, signal.SIGSTOP)
+    if restarted:
+        server.restart()
+    assert server.delete("/contexts/c" + force).status == 200
+    is_gone(server, "c")
+    with open(server.path("logs", "context.%s.log" % server.context_row("c")[0])) as log:
+        assert "fake zygote: nothing is left" in log.read()
+
+
 def test_delete_timeout(daemon):
     """202 with the URL to look at; it goes on being stopped."""
     server = daemon(context_delete_timeout="1s", stop_grace="3s").start()

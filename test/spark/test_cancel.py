@@ -283,9 +283,7 @@ def listening():
 @pytest.mark.parametrize("role", [None, "jvm", "keeper", "zygote", "worker"])
 def test_a_context_is_deleted_with_all_that_runs_in_it(stoker, py, files, neighbour, good_after, role):
     """role: whose processes are stopped by SIGSTOP before."""
-    hows = ["c_with_gil", "swallows_in_spark", "two_streams"]
-    if role != "zygote":    # who alone knows the descent of such a process: killed, it takes that along (docs/status.md)
-        hows.append("child_without_an_environment")
+    hows = ["c_with_gil", "swallows_in_spark", "two_streams", "child_without_an_environment"]
     context = stoker.create_running("goes", **{"max-jobs": len(hows)})
     jobs = [Job(stoker, files, how, "goes") for how in hows]
     waits = stoker.submit("stoker_jobs.process.Nothing", context="goes")
