@@ -7,9 +7,16 @@ import contextlib
 import logging
 
 _MARK = "stoker"
+_NEW = logging.NOTSET, [], [], True, False      # the _state() of a logger that nobody has configured
 
 
 class Loggers:
+    @staticmethod
+    def configured():
+        """What differs from how a logger is made, to be compared."""
+        states = {logger: _state(logger) for logger in _all()}
+        return logging.root.manager.disable, {k: state for k, state in states.items() if state != _NEW}
+
     def note(self):
         root = logging.root
         self._newest = _newest()
@@ -29,7 +36,7 @@ class Loggers:
             return
         for logger in _all():
             wanted = self._loggers.get(logger)
-            level, handlers, filters, propagate, disabled = wanted or (logging.NOTSET, [], [], True, False)
+            level, handlers, filters, propagate, disabled = wanted or _NEW
             new = [handler for handler in logger.handlers if handler not in handlers]
             logger.handlers[:], logger.filters[:] = handlers, filters
             logger.propagate, logger.disabled = propagate, disabled

@@ -18,6 +18,7 @@ _CLASSES = (("pyspark.sql", "SparkSession"), ("pyspark.sql", "DataFrame"), ("pys
             ("pyspark.sql.classic.dataframe", "DataFrame"), ("pyspark.sql.classic.column", "Column"),
             ("pyspark", "SparkContext"), ("pyspark", "RDD"), ("pyspark", "Broadcast"), ("pyspark", "SparkConf"),
             ("pandas", "DataFrame"), ("pandas", "Series"), ("sparkjobserver.api", "SparkJob"))
+NAMES = {*_MODULES, *(module for module, _ in _CLASSES)}
 
 
 def _tag_of(names):

@@ -1,9 +1,11 @@
 """What a job may change in its process, put back after it (rule A5 without Spark).
 
 Modules stay loaded: they belong to the binary set that the worker is bound to, and so does what they change while they
-are imported, since they are not imported again. note() is therefore called again after an import; what differs from the
-last note after a job was changed by the job. What cannot be put back, or not without harm to modules that are loaded, is a
-reason to retire. Not undone: atexit handlers (they never run, since workers leave by _exit), gc.freeze().
+are imported, since they are not imported again. note() is therefore called again after an import, whether it stands at the
+top of a job's file or in run_job(); what differs from the last note after a job was changed by the job. Where the two cannot
+be told apart (an import that changes something after the job has, one that fails) the worker retires. So it does when
+something cannot be put back, or not without harm to modules that are loaded. Not undone: atexit handlers (they never run,
+since workers leave by _exit), gc.freeze().
 
 Main thread only. restore() runs after every job, so it asks little: about 13 microseconds when nothing is to be done.
 """
@@ -18,6 +20,7 @@ import functools
 import gc
 import locale
 import multiprocessing.context
+import operator
 import os
 import random
 import resource
@@ -28,10 +31,10 @@ import threading
 import time
 import warnings
 
-from . import proc
+from . import imports, proc
 from .hunt import Hunter
 from .loggers import Loggers
-from .patches import Patches
+from .patches import NAMES, Patches
 
 THREAD_GRACE = 0.1          # seconds for a thread that is just ending
 MOST_DESCRIPTORS = 100      # that the jobs of a worker may leave open together
@@ -44,7 +47,9 @@ _BINDINGS = (
     ("threading", "_trace_hook"), ("threading", "_profile_hook"), ("warnings", "filters"), ("tempfile", "tempdir"),
     ("asyncio.events", "_event_loop_policy"), ("ssl", "_create_default_https_context"), ("urllib.request", "_opener"),
 )
+_LOOKED_AT = {module for module, _ in _BINDINGS} | NAMES
 _ABSENT = object()
+_JOBS_OWN = contextvars.ContextVar("stoker", default=False)     # True in what in_own_context() calls
 _RLIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
 _RLIMITS_ASKED = (resource.RLIMIT_AS, resource.RLIMIT_NOFILE)   # after every job; the others when setrlimit() was called
 _libc = ctypes.CDLL(None)
@@ -92,9 +97,11 @@ class ProcessState:
         self._seeds, self._limits = Seeds(), Limits()
         self._loggers = Loggers()
         self._patches = Patches()
+        self._import_reason = None
         self.note()
         self._threads = threading.active_count()
         self._lowest = self._lowest_descriptor()
+        imports.watch(self._before_import, self._after_import)
 
     def note(self):
         """Takes everything as it is now for what it shall be."""
@@ -111,6 +118,53 @@ class ProcessState:
         self._noted, self._bindings, self._lists = values, bindings, lists
         self._environ = dict(os.environ._data)  # encoded: decoding it all after every job would cost most of restore()
         self._note_block()
+        self._as_noted, self._n_looked_at = self._now(), _n_looked_at()
+
+    # -- imports
+
+    def _now(self):
+        """All that note() notes, to be compared by _same()."""
+        objects = [names.get(name, _ABSENT) for names, name, _ in self._bindings]
+        objects += [_signal.getsignal(n) for n, _ in self._signals]
+        values = [get() for _, get, _ in self._values], [list(each) for each, _ in self._lists]
+        return objects, (values, dict(os.environ), _block_entries(), self._loggers.configured(), self._patches.found())
+
+    def _before_import(self):
+        """None when the state cannot be told, whatever a job has made of it."""
+        try:
+            return self._now(), _context()
+        except Exception:
+            return None
+
+    def _after_import(self, name, before, loaded):
+        """What a module has changed is kept when the job had changed nothing before, and nobody else could meanwhile."""
+        if before is None:
+            reason = "came after its job had changed what cannot be read any more"
+        else:
+            try:
+                reason = self._keep_import(*before, loaded)
+            except Exception as e:
+                reason = "left what cannot be noted (%s)" % e
+        if reason:
+            self._import_reason = self._import_reason or "module %s, imported while its job ran, %s" % (name, reason)
+
+    def _keep_import(self, state, context, loaded):
+        if not _same(_context(), context):
+            return "changed context variables, which end with the job"
+        changed = not _same(self._now(), state)
+        if not changed and _n_looked_at() == self._n_looked_at:
+            return None         # nearly always; note() takes much longer
+        if loaded and self._alone() and _same(state, self._as_noted):
+            self.note()
+            return None
+        return "changed the process, and so may its job have" if changed else None
+
+    def _alone(self):
+        """Whether no other thread could change anything now."""
+        return (threading.current_thread() is threading.main_thread() and
+                (threading.active_count() <= self._threads or not self._others()))
+
+    # -- after a job
 
     def restore(self):
         """None, or why the process is not what it was."""
@@ -137,7 +191,8 @@ class ProcessState:
             self._restore_environ()
         self._seeds.restore()
         self._loggers.restore()
-        return self._limits.restore() or self._patches.found() or reason or self._descriptors_left()
+        return (self._limits.restore() or self._import_reason or self._patches.found() or reason or
+                self._descriptors_left())
 
     def _restore_signals(self):
         for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
@@ -223,10 +278,14 @@ class ProcessState:
         """Names of the threads that the job has left running."""
         if threading.active_count() <= self._threads:
             return []
-        known = [t for t in threading.enumerate() if t is not threading.main_thread() and not _ours(t)]
+        known = self._others()
         for thread in known:
             thread.join(THREAD_GRACE / len(known))
         return [t.name for t in known if t.is_alive()]
+
+    @staticmethod
+    def _others():
+        return [t for t in threading.enumerate() if t is not threading.main_thread() and not _ours(t)]
 
     # -- processes
 
@@ -249,6 +308,11 @@ class ProcessState:
         except ChildProcessError:
             return True
         return False
+
+
+def _n_looked_at():
+    """How many of the modules are loaded of which anything is noted."""
+    return sum(name in sys.modules for name in _LOOKED_AT)
 
 
 def _put_back(name, get, set_, value):
@@ -364,8 +428,23 @@ def in_own_context(function, *args):
 
 
 def _with_own_decimals(function, *args):
+    _JOBS_OWN.set(True)
     decimal.setcontext(decimal.getcontext().copy())
     return function(*args)
+
+
+def _context():
+    """The context variables of a job and the settings of its decimals, to be compared by _same()."""
+    if not _JOBS_OWN.get():
+        return [], None
+    d = decimal.getcontext()
+    objects = [each for pair in contextvars.copy_context().items() for each in pair]
+    return objects, (d.prec, d.rounding, d.Emin, d.Emax, d.capitals, d.clamp, dict(d.traps))
+
+
+def _same(one, other):
+    """Whether two (objects, values) are: the objects themselves, the values by what they are."""
+    return len(one[0]) == len(other[0]) and all(map(operator.is_, one[0], other[0])) and one[1] == other[1]
 
 
 class Memory:

@@ -194,11 +194,7 @@ class Worker:
         self.bound = run["set"]
 
     def user_code(self, run):
-        modules = len(sys.modules)
-        made_from = loading.find_class(run["class"])
-        if len(sys.modules) != modules:
-            self.process_state.note()       # what modules change while they are imported stays with them
-        return in_own_context(self.run_class, made_from, run)
+        return in_own_context(self.run_class, loading.find_class(run["class"]), run)
 
     def run_class(self, made_from, run):
         job = loading.make_job(made_from, run["class"])

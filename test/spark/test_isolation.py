@@ -167,6 +167,76 @@ class Job:
     assert [json.loads(done["result"]) for done in runs] == [["1", 1, 7, False, n, worker.pid] for n in (1, 2)]
 
 
+LATE = {
+    "late": """
+import json, logging, os, warnings
+os.environ["OF_MODULE"] = "1"
+logging.getLogger("of_module").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", "of module")
+old_dumps = json.dumps
+json.dumps = lambda *args, **kwargs: old_dumps(*args, **kwargs)
+runs = 0
+""",
+    "late_plain": "import late_too",
+    "late_too": "import logging\nlogger = logging.getLogger(__name__)",
+    "late_context": "import decimal\ndecimal.getcontext().prec = 7",
+    "late_variable": "import contextvars\nleft = contextvars.ContextVar('left')\nleft.set(1)",
+    "late_broken": "import os\nos.environ['OF_MODULE'] = '1'\nraise ImportError('not here')",
+}
+
+
+@pytest.fixture
+def late(workers, server):
+    """A function that runs code, by default always in the same worker, with the modules of LATE beside it."""
+    binary = make_binary(server.state, "late", {name + ".py": text for name, text in LATE.items()})
+    made = []
+
+    def run(code):
+        made[:] = made or [workers()]
+        return made[0].run(IMPORTS + code, binaries=[binary], binary_set="late")
+    return run
+
+
+def test_what_a_module_changes_stays_when_a_job_imports_it_late(late):
+    """The next job finds it in sys.modules, so its changes must be there too; those of the job itself are put back."""
+    code = """
+import late
+late.runs += 1
+result = [os.environ.get("OF_MODULE"), len(logging.getLogger("of_module").handlers),
+          any("of module" in str(each) for each in warnings.filters), json.dumps is late.old_dumps, late.runs, os.getpid()]
+os.environ["OF_MODULE"] = "changed"
+warnings.simplefilter("error")
+"""
+    runs = [late(code) for _ in range(3)]
+    assert not any("retire" in done for done in runs), runs
+    assert [json.loads(done["result"])[:-1] for done in runs] == [["1", 1, True, False, n] for n in (1, 2, 3)]
+    assert len({done["result"].split(",")[-1] for done in runs}) == 1
+
+
+def test_a_late_import_that_changes_nothing_costs_no_worker(late):
+    """Whatever the job has changed before it, which is put back as ever."""
+    look = "\nresult = [os.environ.get('LEFT'), decimal.getcontext().prec, 'late_too' in sys.modules, os.getpid()]"
+    first = late(look)
+    done = late("os.environ['LEFT'] = '1'; decimal.getcontext().prec = 3\n"
+                "import late_plain, colorsys, chunk, http.server, xml.dom.minidom" + look)
+    assert "retire" not in first and "retire" not in done, done
+    pid = json.loads(first["result"])[-1]
+    assert json.loads(first["result"]) == [None, 28, False, pid]
+    assert json.loads(done["result"]) == ["1", 3, True, pid]
+    assert json.loads(late(look)["result"]) == [None, 28, True, pid]
+
+
+@pytest.mark.parametrize("code,module", [
+    ("os.environ['LEFT'] = '1'\nimport late", "late"), ("import late_context", "late_context"),
+    ("import late_variable", "late_variable"),
+    ("import contextlib\nwith contextlib.suppress(ImportError): import late_broken", "late_broken"),
+    ("t = threading.Thread(target=lambda: __import__('late')); t.start(); t.join()", "late"),
+], ids=["after a change of the job's own", "context", "context variable", "failed", "thread"])
+def test_a_worker_retires_when_a_late_import_and_its_job_cannot_be_told_apart(late, code, module):
+    done = late(code + "\nresult = 1")
+    assert done["outcome"] == "finished" and "module %s," % module in done["retire"], done
+
+
 def test_random_numbers_differ_between_workers_and_jobs(workers):
     draw = "import random, numpy\nresult = [random.random(), numpy.random.rand()]"
     seeded = "import random, numpy\nrandom.seed(1)\nnumpy.random.seed(1)\nresult = 0"
