@@ -142,7 +142,7 @@ class Gateways:
 
         The order counts: what makes Spark jobs, then the jobs, then their tasks.
         """
-        look, found, seen = _Look(self._sc, self._jsc, tag), Cancelled(), self._seen_of(tag)
+        found, seen = Cancelled(), self._seen_of(tag)
         seen.tasks = max(seen.tasks, self._running_tasks(tag))
         while True:
             over = calls.over()
@@ -155,7 +155,7 @@ class Gateways:
             if found.rounds == 1 and group:
                 self._jsc.cancelJobGroupAndFutureJobs(group, "cancelled with tag " + tag)
             found.jobs, found.tasks, found.streams = len(seen.jobs), seen.tasks, len(seen.streams)
-            if over and not active and not running and not tasks and look.quiet():
+            if over and not active and not running and not tasks:
                 return found
             if deadline is not None and time.monotonic() > deadline:
                 print("stoker: Spark jobs with tag %s are still active" % tag, flush=True)
@@ -187,8 +187,10 @@ class Gateways:
         return [node] if queue is None else [found for each in list(queue.toArray()) for found in self._task_sets(each)]
 
     def _running_tasks(self, tag, cancelled=False):
-        """Tasks that run now, by the scheduler's account. A stage that was cancelled stays in it until its last task
-        has ended. cancelled: of such stages only, for another job may share one that goes on."""
+        """Tasks that run now, by the scheduler's account (K3: a job that is not active any more may have some). A stage
+        that was cancelled stays in it until its last task has ended, so nothing is asked of the status tracker, which
+        lists each Spark job that the tag has had. cancelled: of such stages only, for another job may share one that
+        goes on."""
         count = 0
         for manager in self._task_sets(self._jsc.taskScheduler().rootPool()):
             properties = manager.taskSet().properties()
@@ -275,29 +277,3 @@ def _field(instance, cls, name):
     field = cls.getDeclaredField(name)
     field.setAccessible(True)
     return field.get(instance)
-
-
-class _Look:
-    """What is active under a tag. Remembers what it has seen end: an attempt may have had thousands of Spark jobs."""
-
-    def __init__(self, sc, jsc, tag):
-        self._tracker, self._jsc, self._tag = sc.statusTracker(), jsc, tag
-        self._ended = set()
-
-    def _jobs(self):
-        return [j for j in self._jsc.statusTracker().getJobIdsForTag(self._tag) if j not in self._ended]
-
-    def quiet(self):
-        """K3: no active job, and no running task in any stage of its jobs; the first alone comes seconds too early."""
-        return all([self._job_ended(job) for job in self._jobs()])
-
-    def _job_ended(self, job):
-        info = self._tracker.getJobInfo(job)
-        if info and info.status == "RUNNING":
-            return False
-        for stage in info.stageIds if info else ():
-            found = self._tracker.getStageInfo(stage)
-            if found and found.numActiveTasks:
-                return False
-        self._ended.add(job)
-        return True
