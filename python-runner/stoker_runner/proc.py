@@ -187,15 +187,6 @@ def raise_oom_score(by):
         f.write(str(min(1000, max(0, int(f.read())) + by)))
 
 
-def oom_kills():
-    """How many processes the kernel has ended since boot because memory was out, of the machine or of a control group;
-    None when it does not tell."""
-    for line in _read("/proc/vmstat").splitlines():
-        if line.startswith(b"oom_kill "):
-            return int(line.split()[1])
-    return None
-
-
 def kill(pid, signum=signal.SIGKILL):
     try:
         os.kill(pid, signum)

@@ -17,6 +17,7 @@ from .failure import WITH_MORE_MEMORY
 from .hunt import Hunter
 from .limits import MemoryWatch, size_text
 from .logs import discard_empty
+from .oom import OomKills
 
 REQUIRED = ("pyspark", "py4j.clientserver", "pyspark.sql", "stoker_runner.keeper", "stoker_runner.worker")
 OPTIONAL = (    # by environment and version of pyspark
@@ -67,7 +68,7 @@ class Zygote:
         self.to_import = list(OPTIONAL)     # while Spark starts
         self.hunter = Hunter(context)
         self.memory = MemoryWatch(self.hunter)
-        self.oom_kills = proc.oom_kills()
+        self.oom = OomKills()
         self.orphan_seconds = float(os.environ.get("STOKER_ORPHAN_SECONDS", ORPHAN_SECONDS))
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.link = connection.Link(state_dir, self.hello, self.deliver, self.welcomed, self.spool_exits,
@@ -82,17 +83,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         while not self.finished():
-            poller = select.poll()
-            poller.register(self.wake_read, select.POLLIN)
-            poller.register(self.memory.fd, select.POLLIN)
-            if self.link.fileno() >= 0:
-                poller.register(self.link.fileno(), select.POLLIN)
-            ready = dict(poller.poll(self.timeout_ms()))
-            if self.wake_read in ready:
-                self.on_signals(os.read(self.wake_read, 4096))
-            if self.memory.fd in ready:
-                self.memory.read()
-            self.link.step(self.link.fileno() in ready)
+            self.wait()
             self.reap()
             self.watch_memory()
             self.watch_clocks()
@@ -101,6 +92,24 @@ class Zygote:
                 self.freeze()
         self.spool_exits()
         return 0 if self.stopping is not None else 1
+
+    def wait(self):
+        """Until something is to be done, and takes what has come."""
+        poller = select.poll()
+        poller.register(self.wake_read, select.POLLIN)
+        poller.register(self.memory.fd, select.POLLIN)
+        if self.link.fileno() >= 0:
+            poller.register(self.link.fileno(), select.POLLIN)
+        if self.oom.fd >= 0:
+            poller.register(self.oom.fd, select.POLLPRI)
+        ready = dict(poller.poll(self.timeout_ms()))
+        if self.wake_read in ready:
+            self.on_signals(os.read(self.wake_read, 4096))
+        if self.memory.fd in ready:
+            self.memory.read()
+        if self.oom.fd in ready:
+            self.oom.look()
+        self.link.step(self.link.fileno() in ready)
 
     def imports_now(self):
         """What workers will want is imported after the keeper was forked, which does without and has the JVM to wait for."""
@@ -241,6 +250,7 @@ class Zygote:
             self.link.close()
             os.close(self.wake_read)
             os.close(self.wake_write)
+            self.oom.close()
             os.environ["STOKER_PROCESS"] = process
             if role == "worker":
                 self.offer_to_the_kernel()
@@ -299,14 +309,13 @@ class Zygote:
     def explain(self, child, signum):
         """Gives an end by a signal that nobody here has sent its reason. What helps, or None."""
         limit = self.memory.forget(child.process)
-        kills, self.oom_kills = self.oom_kills, proc.oom_kills()
         if child.reason:
             return WITH_MORE_MEMORY if child.code else None
         if signum == signal.SIGKILL:
-            if kills is not None and self.oom_kills > kills:
+            if self.oom.take():
                 child.code = "OUT_OF_MEMORY"
-                child.reason = ("the kernel ended the job's process (signal 9): the memory of the machine, or of its "
-                                "control group, was used up")
+                child.reason = ("the job's process was ended by signal 9, which nobody in Stoker sent, when the kernel "
+                                "ended a process of this control group because memory was used up: most likely this one")
             else:
                 child.reason = "nobody in Stoker sent it; it may be the kernel's out-of-memory killer"
             return WITH_MORE_MEMORY

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from stoker_runner import limits, patches, proc, zygote
+from stoker_runner import limits, oom, patches, proc, zygote
 from stoker_runner.hunt import Hunter
 from stoker_runner.limits import MemoryWatch
 
@@ -95,33 +95,66 @@ def test_what_jobs_write_into_the_pipe_ends_nothing(watch):
 
 
 @pytest.fixture
-def explain(monkeypatch):
-    """A function: (signal, the kernel's kills before and after, limit of the job) -> (code, reason, retry)."""
-    def call(signum, before=3, after=3, limit=None, killed=None):
+def kernel(tmp_path, monkeypatch):
+    """memory.events of a control group, and the clock: kills(n), passes(seconds), oom (OomKills)."""
+    path, clock = tmp_path / "memory.events", [100.0]
+
+    def kills(n):
+        path.write_text("low 0\nhigh 7\nmax 8\noom %d\noom_kill %d\noom_group_kill 0\n" % (n + 1, n))
+
+    def passes(seconds):
+        clock[0] += seconds
+    kills(3)
+    monkeypatch.setattr(oom, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    made = types.SimpleNamespace(kills=kills, passes=passes, oom=oom.OomKills(str(path)), path=path)
+    yield made
+    made.oom.close()
+
+
+@pytest.fixture
+def explain(kernel):
+    """A function: (signal, limit of the job, why we killed it) -> (code, reason, retry)."""
+    def call(signum, limit=None, killed=None):
         made = zygote.Zygote.__new__(zygote.Zygote)
-        made.oom_kills = before
+        made.oom = kernel.oom
         made.memory = types.SimpleNamespace(forget=lambda process: limit)
-        monkeypatch.setattr(proc, "oom_kills", lambda: after)
         child = types.SimpleNamespace(process="w-1", reason=killed, code=None)
         retry = made.explain(child, signum)
-        assert made.oom_kills == after
         return child.code, child.reason or "", retry
     return call
 
 
-def test_a_kill_that_the_kernel_counts_as_its_own(explain):
-    code, reason, retry = explain(signal.SIGKILL, 3, 4)
-    assert (code, retry) == ("OUT_OF_MEMORY", "with-more-memory") and "kernel" in reason
+def test_a_kill_that_the_kernel_counts_as_its_own(explain, kernel):
+    kernel.kills(4)
+    code, reason, retry = explain(signal.SIGKILL)
+    assert (code, retry) == ("OUT_OF_MEMORY", "with-more-memory") and "most likely" in reason
+    assert explain(signal.SIGKILL)[0] is None, "it has ended one process and not two"
+    kernel.kills(6)
+    kernel.oom.look()
+    kernel.passes(5)
+    assert [explain(signal.SIGKILL)[0] for _ in range(3)] == ["OUT_OF_MEMORY", "OUT_OF_MEMORY", None]
 
 
-@pytest.mark.parametrize("before,after", [(3, 3), (None, None)])
-def test_a_kill_that_nobody_admits(explain, before, after):
-    code, reason, retry = explain(signal.SIGKILL, before, after)
+def test_an_old_kill_of_another_process_is_not_blamed(explain, kernel):
+    kernel.kills(4)
+    kernel.oom.look()       # poll() has told of it
+    kernel.passes(60)
+    code, reason, retry = explain(signal.SIGKILL)
     assert (code, retry) == (None, "with-more-memory") and "may be the kernel's out-of-memory killer" in reason
 
 
-def test_a_kill_that_the_server_wanted(explain):
-    assert explain(signal.SIGKILL, 3, 4, killed="wanted") == (None, "wanted", None)
+def test_a_kill_that_nobody_admits(explain, kernel):
+    before = len(os.listdir("/proc/self/fd"))
+    for change in (lambda: None, lambda: kernel.path.write_text("nothing that tells\n")):
+        change()
+        code, reason, retry = explain(signal.SIGKILL)
+        assert (code, retry) == (None, "with-more-memory") and "may be the kernel's out-of-memory killer" in reason
+    assert kernel.oom.fd == -1 and len(os.listdir("/proc/self/fd")) == before - 1, "nothing is polled that says no more"
+
+
+def test_a_kill_that_the_server_wanted(explain, kernel):
+    kernel.kills(4)
+    assert explain(signal.SIGKILL, killed="wanted") == (None, "wanted", None)
 
 
 def test_other_ends(explain):
@@ -132,8 +165,12 @@ def test_other_ends(explain):
     assert code is None and "max-memory = 64 MiB" in reason and retry == "with-more-memory"
 
 
-def test_the_kernel_counts_its_kills():
-    assert proc.oom_kills() >= 0
+def test_the_count_of_this_process_s_own_group():
+    """Where the machine has one (cgroups v2); else nobody counts, which is no error."""
+    own = oom.OomKills()
+    assert own.take() is False
+    assert (own.fd >= 0) == (oom._own_path() is not None)
+    own.close()
 
 
 # ---------------------------------------------------------------- patches

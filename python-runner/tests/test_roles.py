@@ -3,8 +3,10 @@ import errno
 import os
 import queue
 import signal
+import socket
 import threading
 import time
+import types
 
 import pytest
 
@@ -115,6 +117,7 @@ def made_zygote(tmp_path):
     made = zygote.Zygote(str(tmp_path), "c")
     made.to_import = []     # not into this process
     made.link = Link()
+    made.oom.close()
     yield made
     os.close(made.wake_read)
     os.close(made.wake_write)
@@ -155,6 +158,22 @@ def test_an_exit_between_hello_and_welcome_is_told(made_zygote):
     made_zygote.link = Link()
     made_zygote.welcomed()
     assert made_zygote.link.sent == [dict(second, type="exited")]
+
+
+def test_a_kill_by_the_kernel_is_seen_at_once(made_zygote):
+    """poll() tells of it by POLLPRI, here for a byte out of band."""
+    made_zygote.link = types.SimpleNamespace(fileno=lambda: -1, timeout=lambda: None, step=lambda ready: None)
+    looked = []
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
+        receiver, _ = server.accept()
+        with receiver:
+            made_zygote.oom = types.SimpleNamespace(fd=receiver.fileno(), look=lambda: looked.append(True))
+            os.write(made_zygote.wake_write, b"\0")
+            made_zygote.wait()
+            assert looked == []
+            sender.send(b"!", socket.MSG_OOB)
+            made_zygote.wait()
+            assert looked == [True]
 
 
 # ---------------------------------------------------------------- worker
