@@ -30,7 +30,7 @@ DEFAULTS = {
     "spark.port.maxRetries": "128",             # contexts count their UI up from one port
 }
 REQUIRED = {
-    # K3: else the count of running tasks is stale, and a cancel would be "confirmed" early.
+    # K3: else what the status tracker says of running tasks is stale. Jobs may ask it, and so do the tests of cancels.
     "spark.ui.liveUpdate.period": "0",
 }
 HIVE = {"spark.sql.catalogImplementation": "hive"}  # K5: a worker's enableHiveSupport() comes too late

@@ -313,6 +313,7 @@ class Looks(SparkJob):
     def run_job(self, context, runtime, data):
         import re
         java, tracker = context.sparkContext._jsc.sc(), context.sparkContext.statusTracker()
+        java.listenerBus().waitUntilEmpty()     # the tracker hears of what the scheduler knows already
         jobs = [tracker.getJobInfo(job) for job in java.statusTracker().getJobIdsForTag('stoker-%s.1' % data['job'])]
         stages = {stage for job in jobs if job for stage in job.stageIds}
         threads = [each.toString() for each in context.sparkContext._jvm.org.apache.spark.util.Utils.getThreadDump()]
