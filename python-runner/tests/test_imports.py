@@ -30,7 +30,7 @@ try:
     import missing
 except ImportError as e:
     missing = traceback.format_exc()
-thread = threading.Thread(target=lambda: importlib.import_module("chunk"))
+thread = threading.Thread(target=lambda: importlib.import_module("sched"))
 thread.start()
 thread.join()
 print(json.dumps([seen, plain, watched, missing]))
@@ -45,7 +45,7 @@ def test_outermost_imports_of_new_modules_are_told_of(tmp_path):
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", "import sys; sys.path.insert(0, %r)\n" % str(tmp_path) + SCRIPT],
                          stdout=subprocess.PIPE, text=True, check=True, timeout=60)
     seen, plain, watched, missing = json.loads(run.stdout)
-    names = ["outer", "colorsys", "unlucky", "missing", "chunk"]
+    names = ["outer", "colorsys", "unlucky", "missing", "sched"]
     assert seen == [[name, n, name not in ("unlucky", "missing")] for n, name in enumerate(names)]
     assert watched == plain and plain.count("File") == 4, "the watch shows in tracebacks: " + watched
     assert missing.count("File") == 1 and missing.endswith("No module named 'missing'\n"), missing

@@ -48,6 +48,7 @@ def cancel(job, tiny):
     thread.start()
     while gateways._running_tasks(tag) < 2:
         time.sleep(0.01)
+    sc._jsc.sc().listenerBus().waitUntilEmpty()     # the tracker hears of a job later than the scheduler
     known = len(sc._jsc.sc().statusTracker().getJobIdsForTag(tag))
     calls.clear()
     client.send_command = counting

@@ -218,7 +218,7 @@ def test_a_late_import_that_changes_nothing_costs_no_worker(late):
     look = "\nresult = [os.environ.get('LEFT'), decimal.getcontext().prec, 'late_too' in sys.modules, os.getpid()]"
     first = late(look)
     done = late("os.environ['LEFT'] = '1'; decimal.getcontext().prec = 3\n"
-                "import late_plain, colorsys, chunk, http.server, xml.dom.minidom" + look)
+                "import late_plain, colorsys, sched, http.server, xml.dom.minidom" + look)
     assert "retire" not in first and "retire" not in done, done
     pid = json.loads(first["result"])[-1]
     assert json.loads(first["result"]) == [None, 28, False, pid]
