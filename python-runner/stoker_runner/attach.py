@@ -234,8 +234,9 @@ class Attachment:
 
     def bind(self, shipping):
         """A10: from now on this worker's tasks run in executor processes of their own for this binary set."""
-        use = sets.join(jvm.shared_map(self.sc._jvm, jvm.SETS), shipping.binary_set, self.process)
-        self._environment.update(shipping.environment(use))
+        use = sets.join(jvm.shared_map(self.sc._jvm, jvm.SETS), jvm.shared_map(self.sc._jvm, jvm.PLACES),
+                        shipping.binary_set, self.process)
+        self._environment.update(shipping.environment(self.sc, use))
         self.sc.environment.clear()
         self.sc.environment.update(self._environment)
         self._includes += shipping.send(self.sc, use)

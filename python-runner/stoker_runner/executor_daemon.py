@@ -1,63 +1,102 @@
-"""What spark.python.daemon.module names in Stoker's contexts: pyspark's own daemon, which leaves when it is not needed.
+"""What spark.python.daemon.module names in Stoker's contexts: pyspark's own daemon, with two differences.
 
-Spark keeps a daemon, which forks the Python workers, for each environment that tasks ask for, and never ends one. Here
-each binary set has an environment of its own (rule A10), so daemons of old sets would pile up. This one ends
+It leaves when it is not needed. Spark keeps a daemon, which forks the Python workers, for each environment that tasks ask
+for, and never ends one. Here each binary set in use has an environment of its own (rule A10), so daemons would pile up.
+This one ends when it has had no worker and no request for STOKER_DAEMON_IDLE seconds (Spark keeps an idle worker for
+60 s). Spark starts another when it needs one: a request that meets a daemon on its way out is reset, and repeated by Spark.
 
-- when it has had no worker and no request for STOKER_DAEMON_IDLE seconds (Spark keeps an idle worker for 60 s). Spark
-  starts another when it needs one: a request that meets a daemon on its way out is reset, and repeated by Spark;
-- on a cluster, when its set is out of use (gateways.py tells how executors hear of it), with the workers it has left.
+Its workers forget the binary set before. On executors elsewhere an environment is a place that one use of a set has after
+the other (sets.py). How many uses have ended in it is the place's generation. It stands in lists that executors fetch like
+the files of a set; a task brings the list of its time, so a worker knows when a task comes whether it is of the use that
+it has served before. If it is not, the worker replaces itself by a new Python that serves the same connection. Should a
+task of an ended use come all the same, it fails: files of two uses never meet in one process.
+
+Lists also name files that nobody needs any more; daemons remove them.
 
 This file is copied under a name with its digest and runs alone: on executors there is nothing else of Stoker yet.
 """
+import contextlib
+import gc
 import os
+import re
 import select
+import signal
+import socket
 import sys
 import time
+import traceback
 import types
 
 import pyspark.daemon as daemon
 
 IDLE_SECONDS = float(os.environ.get("STOKER_DAEMON_IDLE") or 5)
 LOOK_SECONDS = 1.0
-SET = os.environ.get("STOKER_BINARIES")
-LISTS = ("stoker-retired-", ".txt")     # in the executor's working directory, written by gateways.py
+PLACE = os.environ.get("STOKER_BINARIES") or ""     # "place-<number>" on executors elsewhere
+LIST = re.compile(r"stoker-retired-(\d+)\.txt")     # in the executor's working directory, written by sets.py
+FILE = re.compile(r"stoker-[0-9a-f]{16}-(.+)\.zip")  # of a use, by its name
 END = "end"
+SERVE = "--serve="                                  # last argument of a worker's new Python: the number of its socket
+
+
+class Lists:
+    """Each has all that the ones before it had, so the newest counts."""
+
+    def __init__(self):
+        self._name, self._lines = None, []
+
+    def read(self):
+        """The newest list that is complete. True when it is another than before."""
+        while True:
+            numbers = sorted((int(m[1]) for m in map(LIST.fullmatch, os.listdir(FOLDER)) if m), reverse=True)
+            try:
+                for name in map("stoker-retired-%d.txt".__mod__, numbers):
+                    if name == self._name:
+                        return False
+                    with open(os.path.join(FOLDER, name)) as f:
+                        lines = f.read().split("\n")
+                    if END in lines:        # else it is still being copied
+                        self._name, self._lines = name, lines
+                        return True
+                return False
+            except FileNotFoundError:       # a newer one has come, and a daemon has removed this one
+                continue
+
+    def generation(self):
+        """How many uses have ended in this process's place."""
+        self.read()
+        for line in self._lines:
+            place, _, number = line.partition(" ")
+            if place == PLACE and number:
+                return int(number)
+        return 0
+
+    def remove_files(self):
+        """Those that the list names."""
+        for name in self._lines:
+            if name.startswith("stoker-") and os.path.basename(name) == name and name != self._name:
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(FOLDER, name))
 
 
 class Watch:
     def __init__(self):
         self.idle_since = time.monotonic()
         self.look_at = 0.0
-        self.read = set()               # lists that were acted upon
 
     def check(self, ready):
         """After each wait of the daemon. ready: what it has to do now, handed back."""
         now = time.monotonic()
-        if now >= self.look_at:
-            self.look_at = now + LOOK_SECONDS
-            if self.set_retired():
-                sys.exit(0)             # the daemon's `finally` ends its workers
-        if ready or _has_children():
+        idle = not ready and not _has_children()
+        if not idle:
             self.idle_since = now
-        elif now - self.idle_since >= IDLE_SECONDS:
+        leaves = idle and now - self.idle_since >= IDLE_SECONDS
+        if leaves or now >= self.look_at:
+            self.look_at = now + LOOK_SECONDS
+            if lists.read():
+                lists.remove_files()
+        if leaves:
             sys.exit(0)
         return ready
-
-    def set_retired(self):
-        """Reads lists that have come. True when this daemon's set is in one; removes the files that they name."""
-        lists = {name for name in os.listdir(".") if name.startswith(LISTS[0]) and name.endswith(LISTS[1])}
-        self.read &= lists
-        for name in sorted(lists - self.read):
-            lines = _lines(name)
-            if END not in lines:        # still being copied
-                continue
-            self.read.add(name)
-            for line in lines:
-                if line.startswith("stoker-") and os.path.basename(line) == line and line != name:
-                    _unlink(line)
-            if SET and SET in lines:
-                return True
-        return False
 
 
 def _has_children():
@@ -66,21 +105,6 @@ def _has_children():
         return True
     except ChildProcessError:
         return False
-
-
-def _lines(name):
-    try:
-        with open(name) as f:
-            return f.read().split("\n")
-    except OSError:
-        return []
-
-
-def _unlink(name):
-    try:
-        os.unlink(name)
-    except OSError:
-        pass
 
 
 class Poll:
@@ -101,9 +125,81 @@ def _select(readers, writers, errors, timeout=1):
     return (watch.check(found[0]), *found[1:])
 
 
-watch = Watch()
+class Worker:
+    """In the place of pyspark.daemon.worker(), which serves one task; called for each task of a worker process."""
+
+    def __init__(self):
+        self._serve = daemon.worker
+        self._generation = None         # of the tasks that this process has served
+
+    def __call__(self, sock, authenticated):
+        if self._generation is None:    # forked for a task that is already here, as its files are
+            self._generation = lists.generation()
+            _guard_path()
+        elif sock.recv(1, socket.MSG_PEEK) and lists.generation() != self._generation:
+            _begin_anew(sock)
+        return self._serve(sock, authenticated)
+
+
+def _guard_path():
+    """Of the files that tasks bring onto this process's path, all that belong to a use belong to the same."""
+    import pyspark.worker_util as util      # not before the fork: it may start threads
+    add_path, seen = util.add_path, set()
+
+    def add_path_of_one_use(path):
+        seen.update(use[1] for use in [FILE.fullmatch(os.path.basename(path))] if use)
+        if len(seen) > 1:
+            raise RuntimeError("tasks of two binary sets have come to one Python process: %s" % ", ".join(sorted(seen)))
+        return add_path(path)
+    util.add_path = add_path_of_one_use
+
+
+def _begin_anew(sock):
+    """A Python that knows nothing of the sets before goes on with the connection, of which nothing has been read. To end
+    instead would fail the task."""
+    fd = sock.fileno()
+    os.set_inheritable(fd, True)
+    os.closerange(3, fd)
+    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(FOLDER)
+    os.umask(UMASK)
+    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
+    os.execve(PYTHON, [PYTHON, "-m", MODULE, *ARGUMENTS, SERVE + str(fd)], ENVIRONMENT)
+
+
+def _serve_on(fd):
+    """What pyspark.daemon's child does after the fork, with a connection that is in use."""
+    sock = socket.socket(fileno=fd)
+    try:
+        with getattr(daemon, "enable_faulthandler", contextlib.nullcontext)():
+            while not daemon.worker(sock, True) and os.environ.get("SPARK_REUSE_WORKER"):
+                gc.collect()
+            with contextlib.suppress(OSError):      # until Spark has closed it
+                while sock.recv(1024):
+                    pass
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+# As they are before any code of a job.
+FOLDER, ENVIRONMENT, ARGUMENTS, PYTHON = os.getcwd(), dict(os.environ), sys.argv[1:], sys.executable
+MODULE = os.path.splitext(os.path.basename(__file__))[0]
+UMASK = os.umask(0)
+os.umask(UMASK)
+SIGNALS = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+lists = Lists()
 
 if __name__ == "__main__":
+    if PLACE.startswith("place-"):
+        daemon.worker = Worker()
+    if sys.argv[-1].startswith(SERVE):
+        fd = int(sys.argv.pop()[len(SERVE):])
+        ARGUMENTS = sys.argv[1:]
+        _serve_on(fd)
+    watch = Watch()
     shim = types.ModuleType("select")   # stands for `select` in pyspark.daemon only
     vars(shim).update({key: value for key, value in vars(select).items() if not key.startswith("__")})
     shim.poll, shim.select = Poll, _select

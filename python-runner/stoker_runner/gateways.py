@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 
-from . import jvm, launch
+from . import jvm
 from .sets import Sets
 
 LOOK_SECONDS = 0.03         # between two looks at what a cancel has left
@@ -42,7 +42,7 @@ class Gateways:
         self._stopping = set()                                  # ids of streams whose stop() has not returned
         self._heir = self._jsc.collectionAccumulator()          # A3: for what outlives its maker
         self._streams = jvm.shared_map(self._jvm, jvm.STREAMS)
-        self._sets = Sets(sc, files, launch.is_local(sc.master))
+        self._sets = Sets(sc, files)
         self._sets_lock = threading.Lock()
 
     def workers(self):
@@ -76,7 +76,7 @@ class Gateways:
         """The worker has ended, in whatever way: nothing of it stays in the JVM."""
         with self._lock:
             server = self._servers.get(worker)
-        self._clear_dead(worker, server)
+        cleared = self._clear_dead(worker, server)
         with self._lock:
             known = self._servers.pop(worker, None) is not None
         kept = bool(jvm.shared_map(self._jvm, jvm.KEPT).remove(worker))
@@ -88,19 +88,19 @@ class Gateways:
             except Exception:       # the others must not be left out for it: nobody asks again
                 traceback.print_exc()
         with self._sets_lock:
-            self._sets.leave(worker, kept)
+            self._sets.leave(worker, kept or not cleared)   # what may still run needs its set
 
     def _clear_dead(self, worker, server):
-        """What it has in Spark. The JVM may answer late, or not at all for a while."""
+        """What it has in Spark. The JVM may answer late, or not at all for a while. False when something may be left."""
         deadline = time.monotonic() + GONE_SECONDS
         while True:
+            calls = Calls(server)
             try:
-                self._clear(jvm.worker_tag(worker), deadline, Calls(server))
-                return
+                return self._clear(jvm.worker_tag(worker), deadline, calls) is not None and not calls.given_up
             except Exception:
                 if time.monotonic() > deadline:
                     traceback.print_exc()
-                    return
+                    return False
             time.sleep(LOOK_SECONDS)
 
     def _release_names(self, worker):
@@ -137,8 +137,8 @@ class Gateways:
         return self._clear(jvm.attempt_tag(job, attempt), None, Calls(server), job)
 
     def _clear(self, tag, deadline, calls, group=None):
-        """Again and again, for a loop of the user's may submit one more. deadline: monotonic time, or None. group: a job
-        group of which no Spark job is wanted any more; its next ones are refused, which spares the killing of tasks.
+        """Again and again, for a loop of the user's may submit one more. A Cancelled, or None when something is left at the
+        deadline (monotonic time, or None). group: a job group of which no Spark job is wanted any more; its next ones are refused, which spares the killing of tasks.
 
         The order counts: what makes Spark jobs, then the jobs, then their tasks.
         """
@@ -159,7 +159,7 @@ class Gateways:
                 return found
             if deadline is not None and time.monotonic() > deadline:
                 print("stoker: Spark jobs with tag %s are still active" % tag, flush=True)
-                return found
+                return None
             time.sleep(LOOK_SECONDS)
 
     def _seen_of(self, tag):
@@ -238,6 +238,7 @@ class Calls:
         """server: the worker's Py4JServer, or None when it has none any more."""
         self._server, self._connections = server, None
         self._began, self._interrupted = time.monotonic(), 0.0
+        self.given_up = False
 
     def over(self):
         """Whether none is left. Interrupts what does not return; gives up on what no interrupt ends."""
@@ -249,7 +250,7 @@ class Calls:
         now = time.monotonic()
         if now > self._began + CALL_SECONDS:
             print("stoker: a call that a job has made does not come back from the JVM", flush=True)
-            self._server = None
+            self._server, self.given_up = None, True
             return True
         if now > max(self._began, self._interrupted) + CALL_PATIENCE:
             self._interrupted = now

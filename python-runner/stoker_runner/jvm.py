@@ -8,6 +8,7 @@ NAMED = "stoker.named"                  # name -> named object
 NAMED_LOCKS = "stoker.named_locks"      # name -> worker that creates the object
 KEPT = "stoker.kept"                    # worker -> true when something in the JVM needs its files (A9)
 SETS = "stoker.sets"                    # binary set -> its use, a space, and the workers bound to it (sets.py)
+PLACES = "stoker.places"                # number -> the worker that began the use which has this place (sets.py)
 
 TAGS = "spark.job.tags"
 

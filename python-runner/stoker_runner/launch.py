@@ -36,6 +36,7 @@ REQUIRED = {
 HIVE = {"spark.sql.catalogImplementation": "hive"}  # K5: a worker's enableHiveSupport() comes too late
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 DAEMON = "spark.python.daemon.module"
+OUR_DAEMON = "stoker_daemon_"
 OUR_JAVA_OPTIONS = "-XX:-UsePerfData"           # no /tmp/hsperfdata file per context
 
 TEMP = "tmp"    # in the context's directory, and so gone with it
@@ -111,11 +112,16 @@ def _daemon_module(folder):
     their path. Local executors find it in the JVM's PYTHONPATH; others get it by daemon_file()."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "executor_daemon.py"), "rb") as f:
         text = f.read()
-    name = "stoker_daemon_" + hashlib.sha256(text).hexdigest()[:16]
+    name = OUR_DAEMON + hashlib.sha256(text).hexdigest()[:16]
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, name + ".py"), "wb") as f:
         f.write(text)
     return name
+
+
+def is_our_daemon(module):
+    """Whether a value of DAEMON names executor_daemon.py, and not a user's own."""
+    return (module or "").startswith(OUR_DAEMON)
 
 
 def daemon_file(conf, folder):

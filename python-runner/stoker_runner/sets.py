@@ -6,39 +6,55 @@ another use. So what belongs to a use that has ended can be removed while a new 
 and files of different uses. A use never ends when one of its workers has left something that needs it in the JVM: a named
 object, a view, a UDF.
 
-The map jvm.SETS changes by compare-and-swap only. An entry: "<use> <worker> <worker> ...", and marks among the workers.
+Each use has a *place*, the smallest number that no other has. When it has ended, the next use takes the place. On a
+cluster that is what keeps Python processes apart: an executor makes a pool of them, with a thread that never ends, for
+each environment it sees, so there are as many as there were places, and not one for each use. Two uses that had one place
+are kept apart by its generation, the number of uses that have ended there (executor_daemon.py).
+
+The maps jvm.SETS and jvm.PLACES change by compare-and-swap only. An entry of SETS: "<use> <worker> <worker> ...", and marks
+among the workers. One of PLACES: the worker that began the use.
 """
+import itertools
 import os
 import time
 
 from py4j.java_gateway import get_field
 
-from . import jvm
+from . import jvm, launch
 
 KEPT = "(kept)"                 # a mark: something needs the use after its worker
 IDLE = "(idle)"                 # a mark: had no worker once; an entry that says only this may end
 LINGER = 2                      # idle uses that go on, for a set whose workers retire after each job
 LIST = "stoker-retired-%d.txt"  # to executors elsewhere, see executor_daemon.py
 LIST_END = "end"
-LIST_LENGTH = 2000              # lines; an executor that runs no task meanwhile misses what is older
+LIST_LENGTH = 2000              # names of files; an executor that runs no task meanwhile keeps those that are older
 SETTLE_SECONDS = 60.0           # a Spark job is submitted, and known to the status tracker, in less
 MONITOR = "Idle Worker Monitor"
 
 
-def join(sets, binary_set, worker):
-    """For a worker that binds itself to a set: the use that it takes part in. sets: the shared map jvm.SETS."""
+def join(sets, places, binary_set, worker):
+    """For a worker that binds itself to a set: the use that it takes part in. sets, places: the shared maps."""
     while True:
         entry = sets.get(binary_set)
         if entry is None:
-            if sets.putIfAbsent(binary_set, "%s %s" % (worker, worker)) is None:
-                return worker
+            place = next(n for n in map(str, itertools.count()) if places.putIfAbsent(n, worker) is None)
+            use = "%s.%s" % (worker, place)
+            if sets.putIfAbsent(binary_set, "%s %s" % (use, worker)) is None:
+                return use
+            places.remove(place, worker)
         elif sets.replace(binary_set, entry, "%s %s" % (entry, worker)):
             return entry.split()[0]
 
 
-def environment_name(binary_set, use):
-    """STOKER_BINARIES of the use: what keeps its executor processes apart from all others."""
-    return "%s.%s" % (binary_set, use)
+def _parts(use):
+    """(the worker that began it, its place)"""
+    worker, _, place = use.rpartition(".")
+    return worker, place
+
+
+def environment_name(binary_set, use, local):
+    """STOKER_BINARIES of the use: what keeps its executor processes apart from those of all others there are."""
+    return "%s.%s" % (binary_set, use) if local else "place-" + _parts(use)[1]
 
 
 def file_name(digest, use):
@@ -49,12 +65,17 @@ def file_name(digest, use):
 class Sets:
     """The keeper's side. folder: where workers put what they send to executors. Calls must not overlap."""
 
-    def __init__(self, sc, folder, local):
-        self._jsc, self._jvm, self._folder, self._local = sc._jsc.sc(), sc._jvm, folder, local
+    def __init__(self, sc, folder):
+        self._jsc, self._jvm, self._folder = sc._jsc.sc(), sc._jvm, folder
         self._sc = sc
+        self._local = launch.is_local(sc.master)
+        # Without our daemon nobody on executors elsewhere sees that a place has another use.
+        self._places_return = self._local or launch.is_our_daemon(sc.getConf().get(launch.DAEMON))
         self._sets = jvm.shared_map(self._jvm, jvm.SETS)
+        self._places = jvm.shared_map(self._jvm, jvm.PLACES)
+        self._generations = {}  # environment name of a place -> how many uses have ended there
         self._idle = []         # (binary set, use) that had no worker, oldest first
-        self._retired = []      # lines of the last list
+        self._retired = []      # names of files in the last list
         self._lists = 0
         self._removals = []     # _Removal objects, oldest first
         self._settle_seconds = float(os.environ.get("STOKER_SETTLE_SECONDS", SETTLE_SECONDS))
@@ -64,10 +85,14 @@ class Sets:
         """The worker has ended, and all its Spark jobs have. kept: what it has left needs the use."""
         for binary_set in list(self._sets.keySet()):
             self._leave(binary_set, worker, kept)
+        self._leave_place(worker)
         while len(self._idle) > LINGER:
             binary_set, use = self._idle.pop(0)
             if self._sets.remove(binary_set, "%s %s" % (use, IDLE)):    # else it has a worker again
                 self._end_use(binary_set, use)
+                if self._places_return:
+                    began, place = _parts(use)
+                    self._places.remove(place, began)
         self._remove_files()
 
     def _leave(self, binary_set, worker, kept):
@@ -83,16 +108,25 @@ class Sets:
         if not left:
             self._idle = [entry for entry in self._idle if entry != (binary_set, use)] + [(binary_set, use)]
 
+    def _leave_place(self, worker):
+        """A worker that ended while it bound itself may have taken a place and begun no use."""
+        began = {_parts(entry.split()[0]) for entry in list(self._sets.values())}
+        for place in list(self._places.keySet()):
+            if (worker, place) not in began:
+                self._places.remove(place, worker)
+
     def _end_use(self, binary_set, use):
-        if self._local:
-            self._end_local_processes(environment_name(binary_set, use))
-        else:
-            self._retire_files(environment_name(binary_set, use), use)
+        name = environment_name(binary_set, use, self._local)
+        self._end_processes(name)
+        if not self._local:
+            self._generations[name] = self._generations.get(name, 0) + 1
+            self._retire_files(use)
 
-    # -- local executors: processes of the driver JVM
+    # -- processes of the driver JVM: those of local executors; on a cluster such as plan a query
 
-    def _end_local_processes(self, name):
-        """Spark has no call that ends a PythonWorkerFactory: its thread, which is one for each, is found by name."""
+    def _end_processes(self, name):
+        """Spark has no call that ends a PythonWorkerFactory: its thread, which is one for each, is found by name. The
+        environment of a place comes again, and its factory goes on with another daemon; no local one does."""
         for thread in self._threads():
             if not (thread and thread.getName().startswith(MONITOR)):
                 continue
@@ -100,8 +134,9 @@ class Sets:
             found = self._environment_of(factory).get("STOKER_BINARIES")
             if found.isDefined() and found.get() == name:
                 factory.stop()
-                thread.setUncaughtExceptionHandler(self._silence())
-                thread.interrupt()
+                if self._local:
+                    thread.setUncaughtExceptionHandler(self._silence())
+                    thread.interrupt()
 
     def _threads(self):
         group = self._jvm.Thread.currentThread().getThreadGroup()
@@ -123,20 +158,22 @@ class Sets:
 
     # -- executors elsewhere
 
-    def _retire_files(self, name, use):
+    def _retire_files(self, use):
         """New tasks are not told to fetch the files any more, and a list tells executors to remove what they have.
 
         Lists are files of their own, each with all that the one before it had: executors fetch it with their next task.
+        A list is there before the one that it replaces is taken away, and before the place is free, so every task of the
+        place's next use brings this list or a later one.
         """
         ends = "-%s.zip" % use, "/" + LIST % self._lists    # its binaries, and the list before this one
         keys = [key for key in self._sc.listFiles if key.endswith(ends)]
         files = [os.path.basename(key) for key in keys]
-        self._retired = (self._retired + [name, *files])[-LIST_LENGTH:]
+        self._retired = (self._retired + files)[-LIST_LENGTH:]
         self._lists += 1
         os.makedirs(self._folder, exist_ok=True)
         path = os.path.join(self._folder, LIST % self._lists)
         with open(path, "w") as f:
-            f.write("\n".join([*self._retired, LIST_END, ""]))
+            f.write("\n".join(["%s %d" % place for place in self._generations.items()] + [*self._retired, LIST_END, ""]))
         self._sc.addFile(path)
         listed = self._jsc.addedFiles().get("default").get()
         for key in keys:
@@ -150,6 +187,7 @@ class Sets:
         if not self._removals or now - self._removals[0].since < self._settle_seconds:
             return
         active = set(self._sc.statusTracker().getActiveJobsIds())
+        copies = self._jvm.org.apache.spark.SparkFiles.getRootDirectory()   # the driver has fetched them too
         for removal in list(self._removals):
             if now - removal.since < self._settle_seconds:
                 break
@@ -158,6 +196,7 @@ class Sets:
                 self._removals.remove(removal)
                 for name in removal.files:
                     _unlink(os.path.join(self._folder, name))
+                    _unlink(os.path.join(copies, name))
 
 
 class _Removal:

@@ -21,12 +21,15 @@ class Shipping:
     def __init__(self, binary_set, binaries, python_paths, folder):
         self.binary_set, self._folder = binary_set, folder
         self._binaries = [b for b in binaries if b.get("type") != "jar"]
-        self._paths = [b.get("unpacked") or b["path"] for b in self._binaries] + list(python_paths) + [RUNNER_DIR]
+        self._python_paths = list(python_paths) + [RUNNER_DIR]
 
-    def environment(self, use):
-        """What executor-side Python gets in its environment. Spark keeps one pool of processes for each such dict."""
-        return {"STOKER_BINARIES": sets.environment_name(self.binary_set, use),
-                "PYTHONPATH": os.pathsep.join(self._paths)}
+    def environment(self, sc, use):
+        """What executor-side Python gets in its environment. Spark keeps one pool of processes for each such dict, so it
+        names the binaries only where they do not come as files."""
+        local = launch.is_local(sc.master)
+        binaries = [b.get("unpacked") or b["path"] for b in self._binaries] if local else []
+        return {"STOKER_BINARIES": sets.environment_name(self.binary_set, use, local),
+                "PYTHONPATH": os.pathsep.join(binaries + self._python_paths)}
 
     def send(self, sc, use):
         """Adds the files to the context when its executors are elsewhere. Their names, as executors know them."""

@@ -84,6 +84,10 @@ class Cluster:
                 continue
         return [each for each in found if each]
 
+    def own_processes(self):
+        """Pids of the master and the workers."""
+        return [started.pid for started in self._started]
+
     def _start(self, name, cls, *arguments):
         """Starts one of the cluster's JVMs. The path of its log."""
         home = os.path.dirname(pyspark.__file__)

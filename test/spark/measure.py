@@ -28,7 +28,7 @@ def children(pid):
 
 def daemons(jvm):
     """Pids of the Python daemons of an executor or a local driver: its children that are Python."""
-    return [pid for pid in children(jvm) if _name(pid).startswith("python") and _parent(pid) == jvm]
+    return [pid for pid in children(jvm) if _name(pid).startswith("python") and parent(pid) == jvm]
 
 
 def _stat(pid):
@@ -43,18 +43,27 @@ def _name(pid):
     return _stat(pid).partition("(")[2].rpartition(")")[0]
 
 
-def _parent(pid):
+def parent(pid):
     fields = _stat(pid).rpartition(")")[2].split()
     return int(fields[1]) if fields else 0
 
 
-def pss(pid):
+def rss(pid):
     """Bytes; 0 when it has ended."""
     try:
-        with open("/proc/%d/smaps_rollup" % pid) as f:
-            return 1024 * int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M)[1])
+        with open("/proc/%d/status" % pid) as f:
+            return 1024 * int(re.search(r"^VmRSS:\s+(\d+)", f.read(), re.M)[1])
     except (OSError, TypeError):
         return 0
+
+
+def command(pid):
+    """The words of its command line."""
+    try:
+        with open("/proc/%d/cmdline" % pid, errors="replace") as f:
+            return f.read().split("\0")
+    except OSError:
+        return []
 
 
 def threads(pid):
@@ -64,12 +73,16 @@ def threads(pid):
         return 0
 
 
-def live_heap(pid):
-    """Bytes that are alive in a JVM after a full collection."""
+def heap(pid):
+    """(bytes that are alive in a JVM after a full collection, bytes that it has for them)"""
+    ask_jvm(pid, "GC.run")
+    found = re.findall(r"(?:heap|generation)\s+total (\d+)K, used (\d+)K", ask_jvm(pid, "GC.heap_info"))
+    return tuple(1024 * sum(int(pair[n]) for pair in found) for n in (1, 0))
+
+
+def ask_jvm(pid, *words):
     jcmd = shutil.which("jcmd") or os.path.join(os.path.dirname(os.path.realpath("/proc/%d/exe" % pid)), "jcmd")
-    subprocess.run([jcmd, str(pid), "GC.run"], check=True, stdout=subprocess.DEVNULL, timeout=120)
-    said = subprocess.run([jcmd, str(pid), "GC.heap_info"], check=True, stdout=subprocess.PIPE, timeout=120).stdout
-    return 1024 * sum(int(n) for n in re.findall(r"(?:total|reserved) \d+K.*?used (\d+)K", said.decode())[:1])
+    return subprocess.run([jcmd, str(pid), *words], check=True, stdout=subprocess.PIPE, timeout=120).stdout.decode()
 
 
 def tree_size(path):

@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 from cluster import START, Cluster
+from measure import ask_jvm
 from server import COUNTS, STRINGS, Stoker, assert_killed, wait_until
 from test_server import versions
 
@@ -111,6 +112,21 @@ def test_what_is_left_of_a_set_out_of_use_goes(stoker, cluster, far):
         assert "Traceback" not in log.read()
 
 
+def test_executor_processes_serve_one_set_after_the_other(stoker, cluster, far):
+    """Executors make no more pools of processes than there are sets in use. A process that had another set before knows
+    nothing of it."""
+    served = {}
+    for n in range(200, 200 + 3 * OTHERS):
+        make_version(stoker, "turn", n)
+        for number, pid in value(stoker, "version.Where", app="turn"):
+            assert number == n
+            served.setdefault(pid, []).append(n)
+    assert max(map(len, served.values())) > 1, served
+    pools = {java.pid: ask_jvm(java.pid, "Thread.print").count('"Idle Worker Monitor')
+             for java in cluster.processes() if java.kind == "java"}
+    assert len(pools) == 2 and max(pools.values()) <= OTHERS + 1, pools
+
+
 def test_a_udf_outlives_the_workers_of_its_set(stoker, cluster, far):
     """Its code stays where the executors are, when that of sets which came later has gone."""
     stoker.upload_jobs("left", "suite", "wheel")
@@ -156,10 +172,22 @@ def number(_):
     return version.N
 
 
+def where(_):
+    import os
+    import version
+    return version.N, os.getpid()
+
+
 class Run:
+    function = staticmethod(number)
+
     def validate(self, context, runtime, config):
         return config
 
     def run_job(self, context, runtime, data):
-        return context.sparkContext.parallelize(range(2), 2).map(number).collect()
+        return context.sparkContext.parallelize(range(2), 2).map(self.function).collect()
+
+
+class Where(Run):
+    function = staticmethod(where)
 '''

@@ -1,7 +1,6 @@
 """Many versions of a binary, uploaded and run one after the other, take no more room than a few of them.
 
-VERSIONS (20 unless given): how many. ON_CLUSTER=1: on a standalone cluster too, where it does not hold yet: four files and some
-threads for each version stay (docs/status.md). What was measured is printed, as a table (pytest -s), whether the test passes or not.
+VERSIONS (20 unless given): how many. What was measured is printed, as a table (pytest -s), whether the test passes or not.
 """
 import collections
 import os
@@ -13,9 +12,9 @@ from cluster import START, Cluster
 from server import Stoker, wait_until
 
 VERSIONS = int(os.environ.get("VERSIONS", 20))
-SAMPLES = 10
+STEP = max(3, VERSIONS // 20)   # versions from one sample to the next
 SLOW = 240.0    # seconds for a job
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 # What Spark remembers of ended jobs grows up to these numbers, whoever runs them.
 FORGETFUL = {"spark.ui.retainedJobs": "10", "spark.ui.retainedStages": "10", "spark.ui.retainedTasks": "50",
              "spark.sql.ui.retainedExecutions": "10"}
@@ -38,7 +37,13 @@ class Run:
     def run_job(self, context, runtime, data):
         return context.sparkContext.parallelize(range(2), 2).map(number).collect()
 '''
-Sample = collections.namedtuple("Sample", "version processes python heap threads listed files bytes")
+Kind = collections.namedtuple("Kind", "processes rss heap outside threads pools")
+Sample = collections.namedtuple("Sample", "version kinds listed files bytes")
+
+# Uses of binary sets at one time: three with a worker, two that linger, and one that ends while the next begins.
+USES = 6
+# Of each use, on executors: a daemon and a process on two of them, or a daemon and two processes on one.
+PYTHON = 4 * USES
 
 
 class Local:
@@ -57,20 +62,22 @@ class Local:
     def processes(self):
         return []
 
+    own_processes = processes
     folder = None
 
 
-@pytest.mark.parametrize("where", [Local, Cluster] if os.environ.get("ON_CLUSTER") else [Local])
-def test_old_versions_take_no_room(where, tmp_path):
+@pytest.mark.parametrize("where", [Local, Cluster])
+def test_old_versions_take_no_room(where, tmp_path, monkeypatch):
+    monkeypatch.setenv("STOKER_SETTLE_SECONDS", "2")
     with where(tmp_path / "cluster") as cluster, Stoker(tmp_path, context_create_timeout=START) as stoker:
         stoker.upload_jobs("jobs", "suite")
         context = stoker.create_running("py", **cluster.settings(**SETTINGS))
         samples = []
-        print("\n%s: %s; KiB of PSS, heap and files" % (where.__name__, ", ".join(Sample._fields)))
+        print("\n%s, KiB: %s" % (where.__name__, ", ".join(Kind._fields)))
         for n in range(1, VERSIONS + 1):
             upload(stoker, n)
             assert run(stoker) == [n, n]
-            if n % max(1, VERSIONS // SAMPLES) == 0:
+            if n % STEP == 0:
                 samples.append(settled_sample(stoker, context, cluster, n))
                 show(samples[-1])
         assert_flat(samples)
@@ -94,45 +101,67 @@ def upload(stoker, n):
 
 
 def settled_sample(stoker, context, cluster, n):
-    """Executor processes of sets out of use need a moment to end, and on a cluster a task that tells them to."""
-    run(stoker)
+    """Executor processes of sets out of use need a moment to end."""
     few = []
 
     def settled():
-        few[:] = [p for p in stoker.processes(context["id"]) + cluster.processes() if p.kind.startswith("python")]
-        return len(few) <= MOST
-    wait_until(settled, lambda: "%d Python processes instead of %d" % (len(few), MOST), SLOW)
-    return sample(stoker, context, cluster, n)
-
-
-# Zygote, keeper, three workers in two slots; for each of five sets (three with a worker, two that linger) on executors:
-# a daemon and a process on two of them, or a daemon and two processes on one.
-MOST = 5 + 5 * 4
-
-
-def sample(stoker, context, cluster, n):
-    found = {p.pid: p for p in stoker.processes(context["id"]) + cluster.processes()}.values()
-    java = [p.pid for p in found if p.kind == "java"]
-    python = [p.pid for p in found if p.kind.startswith("python")]
+        few[:] = by_kind(stoker, context, cluster)["python"]
+        return len(few) <= PYTHON
+    wait_until(settled, lambda: "%d executor processes instead of %d" % (len(few), PYTHON), SLOW)
+    listed = run(stoker, "stoker_jobs.executors.Listed", "jobs")
     files = measure.tree_size(stoker.path("contexts", context["id"]))
     if cluster.folder:
         files = [a + b for a, b in zip(files, measure.tree_size(cluster.folder))]
-    return Sample(n, len(python), sum(map(measure.pss, python)), sum(map(measure.live_heap, java)),
-                  sum(map(measure.threads, java)), run(stoker, "stoker_jobs.executors.Listed", "jobs"), *files)
+    kinds = {name: kind(name, pids) for name, pids in by_kind(stoker, context, cluster).items() if pids}
+    return Sample(n, kinds, listed, *files)
+
+
+def by_kind(stoker, context, cluster):
+    """Pids. driver, executor: JVMs; python: what these start; master, worker JVMs: nodes; runners: workers of the context."""
+    ours, far = ({p.pid: p.kind for p in found} for found in (stoker.processes(context["id"]), cluster.processes()))
+    driver = {pid for pid, name in ours.items() if name == "java"}
+    executor = {pid for pid, name in far.items() if name == "java"}
+    runners = {pid for pid in ours if "stoker_runner.zygote" in measure.command(pid)}
+    zygote = {pid for pid in runners if measure.parent(pid) not in runners}
+    keeper = {measure.parent(pid) for pid in driver}
+    return {"server": {stoker.process.pid}, "zygote": zygote, "keeper": keeper, "runners": runners - zygote - keeper,
+            "driver": driver, "executor": executor, "nodes": set(cluster.own_processes()),
+            "python": (set(ours) | set(far)) - driver - executor - runners}
+
+
+def kind(name, pids):
+    heap = outside = pools = 0
+    if name in ("driver", "executor", "nodes"):
+        for pid in pids:
+            live, committed = measure.heap(pid)
+            heap, outside = heap + live, outside + measure.rss(pid) - committed
+            pools = max(pools, measure.ask_jvm(pid, "Thread.print").count('"Idle Worker Monitor'))
+    return Kind(len(pids), sum(map(measure.rss, pids)), heap, outside, sum(map(measure.threads, pids)), pools)
 
 
 def show(sample):
-    print(*(n >> 10 if n > MIB else n for n in sample), flush=True)
+    print("version %d: %d files listed, %d files of %d KiB" % (sample.version, sample.listed, sample.files,
+                                                               sample.bytes // KIB))
+    for name, found in sample.kinds.items():
+        print("    %-9s" % name, *("%8d" % (n // KIB if n > MIB else n) for n in found), flush=True)
 
 
 def assert_flat(samples):
     """The second half against the first, which begins when all has been loaded once."""
     half = len(samples) // 2
     first, second = samples[1:half], samples[half:]
+    versions = second[-1].version - first[-1].version
 
-    def most(of, field):
-        return max(getattr(s, field) for s in of)
-    assert most(second, "python") <= 1.25 * most(first, "python") + 50 * MIB
-    assert most(second, "heap") <= most(first, "heap") + 8 * MIB
-    assert most(second, "listed") <= most(first, "listed") + 2
-    assert most(second, "files") <= most(first, "files") + 20
+    def growth(value):
+        return max(map(value, second)) - max(map(value, first))
+    for sample in samples:
+        assert all(found.pools <= USES + 1 for found in sample.kinds.values()), sample   # Spark's threads, one for each
+    for name in ("server", "zygote", "keeper"):
+        assert growth(lambda s: s.kinds[name].rss) <= 4 * MIB + 20 * KIB * versions, name
+    for name in second[0].kinds:
+        assert growth(lambda s: s.kinds[name].heap) <= 4 * MIB + 20 * KIB * versions, name
+        assert growth(lambda s: s.kinds[name].outside) <= 16 * MIB + 50 * KIB * versions, name
+    for name in ("runners", "python"):
+        assert growth(lambda s: s.kinds[name].rss / s.kinds[name].processes) <= 8 * MIB, name
+    assert growth(lambda s: s.listed) <= 2
+    assert growth(lambda s: s.files) <= 10

@@ -1,0 +1,190 @@
+"""executor_daemon.py as Spark drives it: a daemon is asked for workers, which serve task after task. No JVM is needed.
+
+A task is one line here, and the answer to it tells what its process knows. "spoil" leaves traces in the process.
+"""
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+
+import pytest
+
+RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "stoker_runner")
+SECRET = b"secret"
+SERVES = '''
+import json
+import os
+import signal
+import sys
+
+import pyspark.worker_util
+
+seen = []
+
+
+def main(infile, outfile):
+    task = infile.readline().decode().strip()
+    if not task:
+        sys.exit(-1)
+    seen.append(task)
+    if task.endswith(".zip"):
+        pyspark.worker_util.add_path("/files/" + task)
+    answer = {"pid": os.getpid(), "seen": seen, "cwd": os.getcwd(), "home": os.environ.get("HOME"),
+              "argv": sys.argv[1:], "files": len(os.listdir("/proc/self/fd")),
+              "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))}
+    if task.startswith("spoil"):
+        os.chdir("/")
+        os.environ["HOME"] = "elsewhere"
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        for _ in range(20):
+            os.set_inheritable(os.open("/", os.O_RDONLY), True)
+    outfile.write(json.dumps(answer).encode() + b"\\n")
+'''
+
+
+class Daemon:
+    """The daemon process in a folder, which is an executor's working directory."""
+
+    def __init__(self, folder, place="place-0", idle="60"):
+        self.folder = folder
+        (folder / "pyspark_serves.py").write_text(SERVES)
+        env = dict(os.environ, PYTHONPATH=RUNNER, STOKER_BINARIES=place, STOKER_DAEMON_IDLE=idle, SPARK_REUSE_WORKER="1",
+                   PYTHON_WORKER_FACTORY_SECRET=SECRET.decode(), HOME=str(folder))
+        self.process = subprocess.Popen([sys.executable, "-m", "executor_daemon", "pyspark_serves"], env=env, cwd=folder,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.port, = struct.unpack(">i", self.process.stdout.read(4))
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(30)
+
+    def retire(self, number, *lines, end="end\n"):
+        """A list that Spark has brought; renamed into place, so that no test depends on the moment."""
+        temp = self.folder / "temp"
+        temp.write_text("".join(line + "\n" for line in lines) + end)
+        temp.rename(self.folder / ("stoker-retired-%d.txt" % number))
+
+
+class Connection:
+    """What Spark has of a worker: it knows its pid by the first four bytes."""
+
+    def __init__(self, daemon):
+        self.sock = socket.create_connection(("127.0.0.1", daemon.port), 30)
+        self.file = self.sock.makefile("rb")
+        self.pid, = struct.unpack(">i", self.file.read(4))
+        self.sock.sendall(struct.pack(">i", len(SECRET)) + SECRET)
+        assert self.file.read(6) == b"\0\0\0\2ok"
+
+    def task(self, name):
+        self.sock.sendall(name.encode() + b"\n")
+        answer = json.loads(self.file.readline() or "null")
+        assert answer and answer["pid"] == self.pid
+        return answer
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    started = []
+
+    def start(**kw):
+        started.append(Daemon(tmp_path, **kw))
+        return started[-1]
+    yield start
+    for each in started:
+        each.end()
+
+
+def test_a_worker_goes_on_while_its_place_has_one_use(daemon):
+    daemon = daemon()
+    daemon.retire(3, "place-0 7", "place-1 2")
+    worker = Connection(daemon)
+    assert worker.task("a")["seen"] == ["a"]
+    daemon.retire(4, "place-0 7", "place-1 3")
+    assert worker.task("b")["seen"] == ["a", "b"]
+
+
+def test_a_worker_begins_anew_when_its_place_has_another_use(daemon):
+    """Same process, same connection, and nothing left of what code did before."""
+    daemon = daemon()
+    worker = Connection(daemon)
+    first = worker.task("spoil-1")
+    for number in (1, 2):
+        daemon.retire(number, "place-0 %d" % number)
+        task = "spoil-%d" % (number + 1)
+        assert worker.task(task) == dict(first, seen=[task])
+    assert worker.task("more")["seen"] == ["spoil-3", "more"]
+    other = Connection(daemon)
+    assert other.task("b")["seen"] == ["b"]
+
+
+def test_what_counts_is_the_newest_list_that_is_complete(daemon):
+    daemon = daemon()
+    daemon.retire(9, "place-0 1")
+    worker = Connection(daemon)
+    assert worker.task("a")["seen"] == ["a"]
+    daemon.retire(10, "place-0 2", end="")
+    assert worker.task("b")["seen"] == ["a", "b"]
+    daemon.retire(10, "place-0 2")
+    assert worker.task("c")["seen"] == ["c"]
+    daemon.retire(8, "place-0 0")
+    assert worker.task("d")["seen"] == ["c", "d"]
+
+
+def test_files_of_two_uses_never_meet_in_a_process(daemon):
+    """Should a task come of a use that has ended: it fails, and its process ends."""
+    first, second, runner = "stoker-%016d-w-1.0.zip" % 1, "stoker-%016d-w-2.0.zip" % 1, "stoker-%016d.zip" % 2
+    daemon = daemon()
+    worker = Connection(daemon)
+    for name in (runner, first, first.replace("1-w", "3-w"), first):
+        worker.task(name)
+    worker.sock.sendall(second.encode() + b"\n")
+    assert worker.file.read() == b""
+
+
+def test_a_worker_ends_when_spark_closes_its_connection(daemon):
+    daemon = daemon()
+    for generation in (1, 2):
+        worker = Connection(daemon)
+        worker.task("a")
+        daemon.retire(generation, "place-0 %d" % generation)
+        if generation == 2:
+            worker.task("b")
+        handle = os.pidfd_open(worker.pid)
+        worker.sock.shutdown(socket.SHUT_WR)
+        assert worker.file.read() == b""
+        os.close(handle)
+
+
+def test_spark_kills_a_worker_that_began_anew(daemon):
+    daemon = daemon()
+    worker = Connection(daemon)
+    worker.task("a")
+    daemon.retire(1, "place-0 1")
+    worker.task("b")
+    daemon.process.stdin.write(struct.pack(">i", worker.pid))
+    daemon.process.stdin.flush()
+    assert worker.file.read() == b""
+
+
+def test_files_out_of_use_are_removed_before_the_daemon_leaves(daemon, tmp_path):
+    kept, gone = ("stoker-keep.zip", "mine.txt", "stoker-retired-2.txt"), ("stoker-a.zip", "stoker-retired-1.txt")
+    daemon = daemon(idle="0.5")
+    for name in kept + gone:
+        (tmp_path / name).write_text("")
+    outside = tmp_path.parent / "stoker-outside.zip"
+    outside.write_text("")
+    daemon.retire(2, "place-0 1", "mine.txt", "../stoker-outside.zip", *gone)
+    daemon.process.wait(30)
+    assert all((tmp_path / name).exists() for name in kept) and outside.exists()
+    assert not any((tmp_path / name).exists() for name in gone)
+
+
+def test_a_local_set_has_no_lists(daemon):
+    daemon = daemon(place="abc.w-1.0")
+    worker = Connection(daemon)
+    worker.task("a")
+    daemon.retire(1, "abc.w-1.0 1")
+    assert worker.task("b")["seen"] == ["a", "b"]
