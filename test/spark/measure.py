@@ -74,10 +74,28 @@ def threads(pid):
 
 
 def heap(pid):
-    """(bytes that are alive in a JVM after a full collection, bytes that it has for them)"""
+    """Bytes that are alive in a JVM after a full collection, and (from, to) of where it has them."""
     ask_jvm(pid, "GC.run")
-    found = re.findall(r"(?:heap|generation)\s+total (\d+)K, used (\d+)K", ask_jvm(pid, "GC.heap_info"))
-    return tuple(1024 * sum(int(pair[n]) for pair in found) for n in (1, 0))
+    said = ask_jvm(pid, "GC.heap_info")
+    used = sum(int(n) for n in re.findall(r"(?:heap|generation)\s+total \d+K, used (\d+)K", said))
+    ends = [int(n, 16) for n in re.findall(r"0x[0-9a-f]+", said)]
+    return 1024 * used, (min(ends), max(ends))
+
+
+def native(pid, but):
+    """Bytes of memory that is no file's, outside of the addresses `but`: a JVM's for all but its heap."""
+    total, counts = 0, False
+    try:
+        with open("/proc/%d/smaps" % pid) as f:
+            for line in f:
+                mapping = re.match(r"([0-9a-f]+)-[0-9a-f]+ \S+ \S+ \S+ \S+\s*(.*)", line)
+                if mapping:
+                    counts = "/" not in mapping[2] and not but[0] <= int(mapping[1], 16) < but[1]
+                elif counts and line.startswith("Rss:"):
+                    total += 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return total
 
 
 def ask_jvm(pid, *words):
