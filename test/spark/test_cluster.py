@@ -116,7 +116,7 @@ def test_executor_processes_serve_one_set_after_the_other(stoker, cluster, far):
     """Executors make no more pools of processes than there are sets in use. A process that had another set before knows
     nothing of it."""
     served = {}
-    for n in range(200, 200 + 3 * OTHERS):
+    for n in range(200, 200 + 2 * OTHERS):
         make_version(stoker, "turn", n)
         for number, pid in value(stoker, "version.Where", app="turn"):
             assert number == n
