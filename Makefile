@@ -221,6 +221,7 @@ bench: all venv ## measure; installs wrk when it is missing
 	@.ci/install-deps wrk
 	@$(venv)/bin/python test/bench/bench.py --stokerd $(build)/stokerd $(ARGS)
 	@$(venv)/bin/python test/bench/compare.py --stokerd $(build)/stokerd
+	@$(venv)/bin/python test/bench/listing.py --stokerd $(build)/stokerd
 
 # ---- style
 

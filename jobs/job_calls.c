@@ -24,7 +24,6 @@ struct call {
     enum stk_job_state before; /* its state when a cancel came */
     int64_t version;
     enum stk_job_wait wait;
-    int position;
 };
 
 /* A caller gets the row without its config, by reference. */
@@ -250,7 +249,9 @@ static struct call *submit_new(struct stk_core *core, const struct stk_job_spec 
     row->config = stk_text_new(spec->config, spec->config_len);
     row->set = stk_text_new(b->digest, strlen(b->digest)); /* a set of one is named by its digest */
     row->binaries = binaries_text(b);
-    if (row->context_name && row->app && row->class_path && row->config && row->set && row->binaries)
+    row->tags = spec->tags ? stk_text_new(spec->tags, strlen(spec->tags)) : NULL;
+    if ((!spec->tags || row->tags) && row->context_name && row->app && row->class_path && row->config && row->set &&
+        row->binaries)
         return c;
     call_drop(c);
     return NULL;
@@ -319,6 +320,8 @@ static struct stk_text *fingerprint_of(const struct stk_job_spec *spec)
     stk_buf_printf(&b, "%s\n%s\n%s\n%d %lld %lld %lld %d\n", spec->context, spec->app, spec->class_path, t->priority,
                    (long long)t->queue_timeout_ms, (long long)t->run_timeout_ms, (long long)t->max_memory, t->isolated);
     stk_buf_add(&b, spec->config, spec->config_len);
+    if (spec->tags) /* none leaves the text as it was before there were tags */
+        stk_buf_printf(&b, "\n%s", spec->tags);
     if (b.failed || EVP_Digest(b.data, b.len, digest, &len, EVP_sha256(), NULL) != 1 || len != 32)
         return NULL;
     for (unsigned int i = 0; i < len; i++)
@@ -389,7 +392,7 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
     return rc;
 }
 
-/* ---- wait, position */
+/* ---- wait */
 
 static void on_wait(struct stk_task *task)
 {
@@ -425,36 +428,81 @@ int stk_job_wait(struct stk_core *core, const char *id, int64_t timeout_ms, stru
                : stk_fail(err, STK_TIMEOUT, "not finished within %lld ms", (long long)timeout_ms);
 }
 
-static void on_position(struct stk_task *task)
-{
-    struct call *c = (struct call *)task;
-    struct job *job = job_find(c->core, c->id), *first;
+/* ---- look */
 
-    c->position = -1;
-    if (job && job->queued) {
-        c->position = 0;
-        TAILQ_FOREACH(first, &job->context->queue, link)
-        {
-            if (first == job)
-                break;
-            c->position++;
-        }
-    }
-    ticket_answer(&c->t, NULL);
+struct look {
+    struct ticket t;
+    struct stk_core *core;
+    size_t n;
+    struct {
+        char id[STK_UUID_MAX];
+        bool runs;
+        int position;
+    } at[];
+};
+
+static void free_look(struct ticket *t)
+{
+    free(t);
 }
 
-int stk_job_position(struct stk_core *core, const char *id)
+static int position_of(const struct job *job)
+{
+    const struct job *first;
+    int position = 0;
+
+    TAILQ_FOREACH(first, &job->context->queue, link)
+    {
+        if (first == job)
+            break;
+        position++;
+    }
+    return position;
+}
+
+static void on_look(struct stk_task *task)
+{
+    struct look *l = (struct look *)task;
+
+    for (size_t i = 0; i < l->n; i++) {
+        const struct job *job = job_find(l->core, l->at[i].id);
+
+        l->at[i].runs = job && job->row.state == STK_JOB_RUNNING;
+        l->at[i].position = job && job->queued ? position_of(job) : -1;
+    }
+    ticket_answer(&l->t, NULL);
+}
+
+void stk_job_look(struct stk_core *core, struct stk_job_row *rows, size_t n, int *ret_positions)
 {
     enum { ASK_MS = 1000 };
-    struct call *c = call_new(core, on_position, id);
-    int position = -1;
+    struct look *l = NULL;
+    size_t live = 0;
 
-    if (!c)
-        return -1;
-    if (ticket_call(&c->t, core->loop, ASK_MS))
-        position = c->position;
-    ticket_unref(&c->t);
-    return position;
+    for (size_t i = 0; i < n; i++) {
+        ret_positions[i] = -1;
+        live += !stk_job_is_final(rows[i].state);
+    }
+    if (live == 0 || !(l = calloc(1, sizeof *l + live * sizeof *l->at)))
+        return;
+    ticket_init(&l->t, on_look, free_look);
+    l->core = core;
+    for (size_t i = 0; i < n; i++) {
+        if (!stk_job_is_final(rows[i].state))
+            memcpy(l->at[l->n++].id, rows[i].id, STK_UUID_MAX);
+    }
+    if (ticket_call(&l->t, core->loop, ASK_MS)) {
+        for (size_t i = 0, k = 0; i < n; i++) {
+            if (stk_job_is_final(rows[i].state))
+                continue;
+            if (rows[i].state == STK_JOB_STARTING && l->at[k].runs)
+                rows[i].state = STK_JOB_RUNNING;
+            if (rows[i].state == STK_JOB_QUEUED)
+                ret_positions[i] = l->at[k].position;
+            k++;
+        }
+    }
+    ticket_unref(&l->t);
 }
 
 /* ---- cancel */
@@ -525,9 +573,9 @@ int stk_job_config(struct stk_core *core, const char *id, struct stk_text **ret,
 }
 
 int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
-                 struct stk_err *err)
+                 struct stk_job_place *ret_next, struct stk_err *err)
 {
-    return stk_store_job_list(core->store, filter, ret, ret_n, err);
+    return stk_store_job_list(core->store, filter, ret, ret_n, ret_next, err);
 }
 
 int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, uint64_t *ret_len, struct stk_err *err)

@@ -19,6 +19,8 @@ void stk_job_row_done(struct stk_job_row *row)
     stk_text_unref(row->receipt);
     stk_text_unref(row->idempotency_key);
     stk_text_unref(row->fingerprint);
+    stk_text_unref(row->tags);
+    stk_text_unref(row->user);
     *row = (struct stk_job_row){ 0 };
 }
 
@@ -37,6 +39,8 @@ void stk_job_row_copy(struct stk_job_row *to, const struct stk_job_row *from)
     stk_text_ref(to->receipt);
     stk_text_ref(to->idempotency_key);
     stk_text_ref(to->fingerprint);
+    stk_text_ref(to->tags);
+    stk_text_ref(to->user);
 }
 
 void stk_job_rows_free(struct stk_job_row *rows, size_t n)

@@ -27,6 +27,22 @@ int stk_terms_query(struct stk_request *r, struct stk_job_terms *terms, struct s
 /* The header Idempotency-Key; *ret is NULL without it, else borrowed from the request. */
 int stk_idempotency_key(struct stk_request *r, const char **ret, struct stk_err *err);
 
+/*
+ * One more tag of a job: 1 to 64 bytes of text without control characters, at most STK_JOB_TAGS_MAX of them; one that is there
+ * already is passed over. STK_INVALID says what is wrong.
+ */
+int stk_tags_add(json_t *tags, const char *tag, struct stk_err *err);
+/* All parameters `tag` of a request's query. *ret is what stk_job_spec.tags takes, the caller's to free(); NULL: there is none. */
+int stk_tags_query(struct stk_request *r, char **ret, struct stk_err *err);
+/* The text of such a list; NULL for an empty one. */
+int stk_tags_text(const json_t *tags, char **ret, struct stk_err *err);
+
+/*
+ * A name that a client gives to something: 1 to 255 bytes of UTF-8 without control characters. STK_INVALID, with what ("the
+ * context's name") and what is wrong with it.
+ */
+int stk_name_check(const char *what, const char *name, size_t max, struct stk_err *err);
+
 /* ---- the dialects */
 
 /* What only Stoker has, under /v1 (docs/dialects/native.md). */

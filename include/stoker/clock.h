@@ -18,6 +18,12 @@ struct timespec stk_mono_deadline(int64_t ms);
 /* "2013-05-29T00:00:00.000Z"; three decimals, UTC. Returns buf. */
 const char *stk_time_utc(char buf[STK_TIME_MAX], int64_t wall_us);
 
+/*
+ * The other way: "2013-05-29T00:00:00Z", with a fraction of up to six digits, with "Z" or an offset like "+02:00" (RFC 3339). The
+ * years 1970 to 9999. -1: it is none.
+ */
+int stk_time_parse(const char *text, int64_t *ret_wall_us);
+
 /* "2016-06-19T16:27:12.196+05:30" in the server's zone, "Z" for UTC, as Spark Job Server prints job times. Returns buf. */
 const char *stk_time_local(char buf[STK_TIME_MAX], int64_t wall_us);
 

@@ -74,6 +74,7 @@ enum { STK_PRIORITY_MIN = -100, STK_PRIORITY_MAX = 100 };
 void stk_job_terms_fill(struct stk_job_terms *terms, const struct stk_job_terms *from);
 
 #define STK_IDEMPOTENCY_KEY_MAX 256
+enum { STK_JOB_TAGS_MAX = 16 }; /* of one job */
 
 /* One job as it is recorded. Texts may be NULL where marked. Released by stk_job_row_done(). */
 struct stk_job_row {
@@ -90,6 +91,8 @@ struct stk_job_row {
     struct stk_text *result_file; /* name in results/; NULL: none */
     struct stk_text *receipt;     /* JSON object, docs/cancel.md; NULL: nobody wanted to end it */
     struct stk_text *idempotency_key, *fingerprint; /* NULL: none; the second is of what was posted with it */
+    struct stk_text *tags;                          /* JSON array of strings; NULL: none */
+    struct stk_text *user;                          /* who submitted it; NULL: nobody said */
     int64_t result_bytes;
     struct stk_job_terms terms;
     enum stk_job_state state;
@@ -112,6 +115,7 @@ struct stk_job_spec {
     size_t config_len;
     struct stk_job_terms terms;  /* STK_UNSAID where the client has not said */
     const char *idempotency_key; /* NULL: none. Else of 1 to STK_IDEMPOTENCY_KEY_MAX - 1 bytes */
+    const char *tags;            /* JSON text of an array of strings, no two the same; NULL: none */
 };
 
 /*
@@ -143,8 +147,12 @@ int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, en
 int stk_job_wait(struct stk_core *core, const char *id, int64_t timeout_ms, struct stk_job_row *ret,
                  struct stk_err *err);
 
-/* How many jobs of its context leave the queue before this one; -1: it does not wait. */
-int stk_job_position(struct stk_core *core, const char *id);
+/*
+ * What only lives in memory of rows that were just read: RUNNING, where the row says STARTING, is put into them. ret_positions: n
+ * numbers, how many jobs of its context leave the queue before it; -1: it does not wait. One visit of the loop, none when all
+ * have ended.
+ */
+void stk_job_look(struct stk_core *core, struct stk_job_row *rows, size_t n, int *ret_positions);
 
 /* ---- reads: committed rows, straight from the store; any thread */
 
@@ -154,14 +162,32 @@ int stk_job_get(struct stk_core *core, const char *id, struct stk_job_row *ret,
 /* The config that was posted, as JSON text; *ret is the caller's to unref. STK_NOT_FOUND. */
 int stk_job_config(struct stk_core *core, const char *id, struct stk_text **ret, struct stk_err *err);
 
-struct stk_job_filter {
-    const bool *states; /* STK_JOB_STATES flags, or NULL for all */
-    size_t limit;
+/* A job's place in lists, which never changes and is never another's: the time of its submit, then its number. */
+struct stk_job_place {
+    int64_t submitted_us, seq;
 };
 
-/* Newest first. *ret is an array of *ret_n rows without results or configs; release with stk_job_rows_free(). */
+/* Which jobs; what is NULL or 0 lets all pass. */
+struct stk_job_filter {
+    const bool *states; /* STK_JOB_STATES flags */
+    size_t limit;       /* rows; 0 is none */
+    const char *context, *app, *user;
+    const char *const *tags; /* it has all of these */
+    size_t n_tags;
+    int64_t since_us, until_us; /* submitted from the first on, before the second */
+    struct stk_job_place after; /* behind this one, seen from the newest */
+};
+
+/*
+ * Newest first. *ret is an array of *ret_n rows without results or configs, of receipts only whether there is one; release with
+ * stk_job_rows_free(). *ret_next (NULL is fine) is where the next page begins, to be given as `after`; all 0: there is none. A
+ * page may have fewer rows than its limit, even none, and a next one all the same: when two things that are asked for are frequent
+ * each and rare together, the search stops after a while and goes on with the next page.
+ *
+ * Pages that follow each other show each job that was there all the time once, whatever is added, ends or is removed meanwhile.
+ */
 int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, struct stk_job_row **ret, size_t *ret_n,
-                 struct stk_err *err);
+                 struct stk_job_place *ret_next, struct stk_err *err);
 void stk_job_rows_free(struct stk_job_row *rows, size_t n);
 
 /* Opens a result file for reading: a descriptor the caller closes, with the file's length, or -1. */

@@ -142,8 +142,9 @@ size_t stk_store_backlog(struct stk_store *s); /* commands that wait for the wri
 int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err);
 int stk_store_job_by_key(struct stk_store *s, const char *key, struct stk_job_row *ret, struct stk_err *err);
 int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err);
+/* As stk_job_list(). */
 int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
-                       size_t *ret_n, struct stk_err *err);
+                       size_t *ret_n, struct stk_job_place *ret_next, struct stk_err *err);
 int stk_store_context_get(struct stk_store *s, const char *name, struct stk_context_row *ret, struct stk_err *err);
 int stk_store_context_list(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err);
 int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binary_row *ret, struct stk_err *err);

@@ -152,6 +152,8 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
     stk_db_bind_str(db, stmt, 1 + STK_JOB_COL_BOOT, row->worker.boot_id);
     stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_RESULT_BYTES, row->result_bytes);
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RESULT_FILE, row->result_file);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_TAGS, row->tags);
+    stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_USER, row->user);
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_ERROR, row->error);
     stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_PRIORITY, row->terms.priority);
     stk_db_bind_some(db, stmt, 1 + STK_JOB_COL_QUEUE_TIMEOUT, row->terms.queue_timeout_ms);
@@ -185,6 +187,17 @@ int stk_store_job_submitted(struct stk_store *s, const struct stk_job_row *row, 
     return stk_writer_queue_take(s, cmd, true, err);
 }
 
+static int insert_tags(struct stk_db *db, const struct stk_job_row *row)
+{
+    sqlite3_stmt *stmt;
+
+    if (!row->tags || !stk_job_is_final(row->state))
+        return 0;
+    stmt = stk_db_use(db, STK_SQL_JOB_TAGS_INSERT);
+    stk_db_bind_str(db, stmt, 1, row->id);
+    return stk_db_run(db, stmt);
+}
+
 static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
 {
     struct stk_db *db = &s->writer;
@@ -211,12 +224,12 @@ static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cm
         stk_fail(err, STK_NOT_FOUND, "job %s not found", row->id);
         return STK_CMD_REFUSED;
     }
-    if (stk_event_write(s, cmd,
-                        &(struct stk_event){ .kind = "job.moved",
-                                             .context_id = row->context_id,
-                                             .job_id = row->id,
-                                             .state = (int)row->state,
-                                             .data = row->error }) < 0)
+    if (insert_tags(db, row) < 0 || stk_event_write(s, cmd,
+                                                    &(struct stk_event){ .kind = "job.moved",
+                                                                         .context_id = row->context_id,
+                                                                         .job_id = row->id,
+                                                                         .state = (int)row->state,
+                                                                         .data = row->error }) < 0)
         return STK_CMD_FAILED;
     return STK_CMD_DONE;
 }

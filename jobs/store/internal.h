@@ -13,6 +13,7 @@
  *     retention.c    what removes old rows
  *     blobs.c        blobs/, unpacked/, tmp/ and the thread that empties the trash
  *     readers.c      the reads of store.h
+ *     job_list.c     of these, the one that lists jobs
  */
 #ifndef STOKER_STORE_INTERNAL_H
 #define STOKER_STORE_INTERNAL_H
@@ -33,6 +34,7 @@ enum stk_sql {
     STK_SQL_JOB_INSERT,
     STK_SQL_JOB_CONFIG_INSERT,
     STK_SQL_JOB_UPDATE,
+    STK_SQL_JOB_TAGS_INSERT,
     STK_SQL_JOB_KEY_USED,
     STK_SQL_EVENT_INSERT,
     STK_SQL_CONTEXT_INSERT,
@@ -53,6 +55,7 @@ enum stk_sql {
     STK_SQL_JOB_TIME_AFTER,
     STK_SQL_JOB_OLDEST,
     STK_SQL_JOB_CONFIG_DELETE,
+    STK_SQL_JOB_TAGS_DELETE,
     STK_SQL_JOB_DELETE,
     STK_SQL_JOB_RESULT_DROP,
     STK_SQL_CONTEXT_OLDEST,
@@ -66,8 +69,13 @@ enum stk_sql {
     STK_SQL_JOB_GET,
     STK_SQL_JOB_BY_KEY,
     STK_SQL_JOB_CONFIG,
-    STK_SQL_JOB_LIST,
-    STK_SQL_JOB_LIST_FEW,
+    STK_SQL_JOB_WALK,
+    STK_SQL_JOB_WALK_CONTEXT,
+    STK_SQL_JOB_WALK_APP,
+    STK_SQL_JOB_WALK_USER,
+    STK_SQL_JOB_WALK_TAG,
+    STK_SQL_JOB_HAS_TAG,
+    STK_SQL_JOB_LISTED,
     STK_SQL_JOB_LIVE,
     STK_SQL_CONTEXT_GET,
     STK_SQL_CONTEXT_LIST,
@@ -110,6 +118,8 @@ enum stk_job_column {
     STK_JOB_COL_RUN_TIMEOUT,
     STK_JOB_COL_MAX_MEMORY,
     STK_JOB_COL_ISOLATED,
+    STK_JOB_COL_TAGS,
+    STK_JOB_COL_USER,
     STK_JOB_COL_ERROR,
     STK_JOB_COL_RESULT, /* from here on: not in lists */
     STK_JOB_COL_RECEIPT,
@@ -190,6 +200,21 @@ int stk_wal_check(struct stk_store *s, const char *wal_name, const char *shm_nam
 /* ---- home.c: before the writer's thread */
 
 int stk_home_check(struct stk_store *s, struct stk_err *err);
+
+/* ---- reads: the caller's thread, on a connection lent by the pool (readers.c) */
+
+/* One statement in progress. */
+struct stk_read {
+    struct stk_store *s;
+    struct stk_db *db;
+    sqlite3_stmt *stmt;
+};
+struct stk_read stk_read_start(struct stk_store *s, enum stk_sql which);
+void stk_read_end(struct stk_read *r);
+#define stk_auto_read __attribute__((cleanup(stk_read_end))) struct stk_read
+int stk_read_step(struct stk_db *db, sqlite3_stmt *stmt, struct stk_err *err); /* 1: a row, 0: no more, -1: err */
+/* The row of a statement that gives jobs with result and receipt. *row is zeroed; it is to be released also after -1. */
+int stk_read_job(sqlite3_stmt *stmt, struct stk_job_row *row, struct stk_err *err);
 
 /* ---- commands */
 

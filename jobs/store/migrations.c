@@ -18,7 +18,7 @@ static const char *const migrations[] = {
      * then never walks its overflow pages, and moving a job does not copy its config.
      *
      * seq is the order of arrival. It would be used again if the newest rows were deleted; retention takes the oldest and
-     * leaves the newest event, whose number is a cursor of readers. Nobody outside the store sees the seq of a job.
+     * leaves the newest event, whose number is a cursor of readers. A cursor of jobs has the time beside the seq.
      * binary_versions does lose its newest rows, and a version must never mean two things: AUTOINCREMENT.
      */
     "CREATE TABLE binaries ("
@@ -119,6 +119,33 @@ static const char *const migrations[] = {
     "ALTER TABLE jobs ADD COLUMN fingerprint TEXT;"
     "CREATE UNIQUE INDEX jobs_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;"
     "PRAGMA user_version = 2;",
+    /*
+     * Version 3: lists, newest first, by whatever is asked for (job_list.c). An ended job does not change any more, so it enters
+     * these indexes once, with its end; the few others are found by jobs_live. submitted_us and then seq, which every index ends
+     * in, are a job's place. What else may be asked for stands behind it, so that a row need not be read to see that it does not
+     * fit. A tag of an ended job is a row, with the same.
+     */
+    "ALTER TABLE jobs ADD COLUMN tags TEXT;" /* JSON array of strings */
+    "ALTER TABLE jobs ADD COLUMN user TEXT;"
+    "DROP INDEX jobs_live;"
+    "DROP INDEX jobs_failed;"
+    "CREATE INDEX jobs_live ON jobs (submitted_us) WHERE state < 4;"
+    "CREATE INDEX jobs_ended ON jobs (state, submitted_us) WHERE state >= 4;"
+    "CREATE INDEX jobs_context ON jobs (context_name, state, submitted_us, seq, app, user) WHERE state >= 4;"
+    "CREATE INDEX jobs_app ON jobs (app, state, submitted_us, seq, context_name, user) WHERE state >= 4;"
+    "CREATE INDEX jobs_user ON jobs (user, state, submitted_us, seq, context_name, app)"
+    " WHERE state >= 4 AND user IS NOT NULL;"
+    "CREATE TABLE job_tags ("
+    "  tag TEXT NOT NULL,"
+    "  state INTEGER NOT NULL,"
+    "  submitted_us INTEGER NOT NULL,"
+    "  seq INTEGER NOT NULL,"
+    "  context_name TEXT,"
+    "  app TEXT,"
+    "  user TEXT,"
+    "  PRIMARY KEY (tag, state, submitted_us, seq)"
+    ") STRICT, WITHOUT ROWID;"
+    "PRAGMA user_version = 3;",
 };
 
 static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)

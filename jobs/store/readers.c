@@ -28,37 +28,28 @@ static void give_back(struct stk_store *s, struct stk_db *db)
     pthread_mutex_unlock(&s->readers_lock);
 }
 
-/* A read in progress: the statement on its lent connection. */
-struct read {
-    struct stk_store *s;
-    struct stk_db *db;
-    sqlite3_stmt *stmt;
-};
-
-static struct read read_start(struct stk_store *s, enum stk_sql which)
+struct stk_read stk_read_start(struct stk_store *s, enum stk_sql which)
 {
     struct stk_db *db = borrow(s);
 
-    return (struct read){ .s = s, .db = db, .stmt = stk_db_use(db, which) };
+    return (struct stk_read){ .s = s, .db = db, .stmt = stk_db_use(db, which) };
 }
 
-static void read_end(struct read *r)
+void stk_read_end(struct stk_read *r)
 {
     stk_db_done(r->stmt); /* ends the transaction too */
     give_back(r->s, r->db);
 }
-#define auto_read __attribute__((cleanup(read_end))) struct read
 
-/* 1: a row, 0: no more, -1: err. */
-static int read_step(struct read *r, struct stk_err *err)
+int stk_read_step(struct stk_db *db, sqlite3_stmt *stmt, struct stk_err *err)
 {
-    int rc = stk_db_step(r->db, r->stmt);
+    int rc = stk_db_step(db, stmt);
 
     if (rc >= 0)
         return rc;
-    if (stk_db_trouble(r->db) == STK_DB_BROKEN)
-        stk_db_fatal(r->db, "read");
-    return stk_db_fail(r->db, err, "read");
+    if (stk_db_trouble(db) == STK_DB_BROKEN)
+        stk_db_fatal(db, "read");
+    return stk_db_fail(db, err, "read");
 }
 
 /* ---- columns */
@@ -109,13 +100,13 @@ struct row_kind {
     void (*done)(void *row);
 };
 
-static int collect(struct read *r, const struct row_kind *kind, void **ret, size_t *ret_n, struct stk_err *err)
+static int collect(struct stk_read *r, const struct row_kind *kind, void **ret, size_t *ret_n, struct stk_err *err)
 {
     char *rows = NULL;
     size_t n = 0, room = 0;
     int more;
 
-    while ((more = read_step(r, err)) == 1) {
+    while ((more = stk_read_step(r->db, r->stmt, err)) == 1) {
         if (n == room) {
             size_t wanted = room ? room * 2 : 16;
             char *grown = reallocarray(rows, wanted, kind->size);
@@ -144,9 +135,9 @@ static int collect(struct read *r, const struct row_kind *kind, void **ret, size
 }
 
 /* The single row of a read that finds one by its name. */
-static int one_row(struct read *r, const struct row_kind *kind, void *ret, struct stk_err *err)
+static int one_row(struct stk_read *r, const struct row_kind *kind, void *ret, struct stk_err *err)
 {
-    int rc = read_step(r, err);
+    int rc = stk_read_step(r->db, r->stmt, err);
 
     if (rc <= 0)
         return rc;
@@ -189,6 +180,8 @@ static int fill_job(sqlite3_stmt *stmt, void *to, struct stk_err *err)
     row->terms.run_timeout_ms = sqlite3_column_int64(stmt, STK_JOB_COL_RUN_TIMEOUT);
     row->terms.max_memory = sqlite3_column_int64(stmt, STK_JOB_COL_MAX_MEMORY);
     row->terms.isolated = sqlite3_column_int(stmt, STK_JOB_COL_ISOLATED);
+    row->tags = column_text(stmt, STK_JOB_COL_TAGS, &ok);
+    row->user = column_text(stmt, STK_JOB_COL_USER, &ok);
     row->error = column_text(stmt, STK_JOB_COL_ERROR, &ok);
     if ((unsigned)row->state >= STK_JOB_STATES)
         return damaged_row(err);
@@ -230,19 +223,23 @@ static int fill_job_whole(sqlite3_stmt *stmt, void *to, struct stk_err *err)
     return ok ? 0 : out_of_memory(err);
 }
 
+int stk_read_job(sqlite3_stmt *stmt, struct stk_job_row *row, struct stk_err *err)
+{
+    return fill_job_result(stmt, row, err);
+}
+
 static void job_done(void *row)
 {
     stk_job_row_done(row);
 }
 
-static const struct row_kind listed_job = { sizeof(struct stk_job_row), fill_job, job_done };
 static const struct row_kind got_job = { sizeof(struct stk_job_row), fill_job_result, job_done };
 static const struct row_kind keyed_job = { sizeof(struct stk_job_row), fill_job_key, job_done };
 static const struct row_kind live_job = { sizeof(struct stk_job_row), fill_job_whole, job_done };
 
 int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_JOB_GET);
+    stk_auto_read r = stk_read_start(s, STK_SQL_JOB_GET);
     int rc;
 
     stk_db_bind_str(r.db, r.stmt, 1, id);
@@ -252,7 +249,7 @@ int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *r
 
 int stk_store_job_by_key(struct stk_store *s, const char *key, struct stk_job_row *ret, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_JOB_BY_KEY);
+    stk_auto_read r = stk_read_start(s, STK_SQL_JOB_BY_KEY);
     int rc;
 
     stk_db_bind_str(r.db, r.stmt, 1, key);
@@ -262,13 +259,13 @@ int stk_store_job_by_key(struct stk_store *s, const char *key, struct stk_job_ro
 
 int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_JOB_CONFIG);
+    stk_auto_read r = stk_read_start(s, STK_SQL_JOB_CONFIG);
     struct stk_text *config;
     bool ok = true;
     int rc;
 
     stk_db_bind_str(r.db, r.stmt, 1, id);
-    rc = read_step(&r, err);
+    rc = stk_read_step(r.db, r.stmt, err);
     if (rc <= 0)
         return rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "job %.60s not found", id);
     config = column_text(r.stmt, 0, &ok);
@@ -280,28 +277,9 @@ int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **
     return 0;
 }
 
-int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
-                       size_t *ret_n, struct stk_err *err)
-{
-    int64_t mask = 0;
-    void *rows;
-
-    for (int i = 0; i < STK_JOB_STATES; i++)
-        mask |= (int64_t)(!filter->states || filter->states[i]) << i;
-
-    auto_read r = read_start(s, mask & 1 << STK_JOB_FINISHED ? STK_SQL_JOB_LIST : STK_SQL_JOB_LIST_FEW);
-
-    stk_db_bind_int(r.db, r.stmt, 1, mask);
-    stk_db_bind_int(r.db, r.stmt, 2, filter->limit > INT64_MAX ? INT64_MAX : (int64_t)filter->limit);
-    if (collect(&r, &listed_job, &rows, ret_n, err) < 0)
-        return -1;
-    *ret = rows;
-    return 0;
-}
-
 int stk_store_live_jobs(struct stk_store *s, struct stk_job_row **ret, size_t *ret_n, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_JOB_LIVE);
+    stk_auto_read r = stk_read_start(s, STK_SQL_JOB_LIVE);
     void *rows;
 
     if (collect(&r, &live_job, &rows, ret_n, err) < 0)
@@ -341,7 +319,7 @@ static const struct row_kind context = { sizeof(struct stk_context_row), fill_co
 
 int stk_store_context_get(struct stk_store *s, const char *name, struct stk_context_row *ret, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_CONTEXT_GET);
+    stk_auto_read r = stk_read_start(s, STK_SQL_CONTEXT_GET);
     int rc;
 
     stk_db_bind_str(r.db, r.stmt, 1, name);
@@ -352,7 +330,7 @@ int stk_store_context_get(struct stk_store *s, const char *name, struct stk_cont
 static int list_contexts(struct stk_store *s, enum stk_sql which, struct stk_context_row **ret, size_t *ret_n,
                          struct stk_err *err)
 {
-    auto_read r = read_start(s, which);
+    stk_auto_read r = stk_read_start(s, which);
     void *rows;
 
     if (collect(&r, &context, &rows, ret_n, err) < 0)
@@ -402,7 +380,7 @@ static const struct row_kind binary = { sizeof(struct stk_binary_row), fill_bina
 
 int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binary_row *ret, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_BINARY_GET);
+    stk_auto_read r = stk_read_start(s, STK_SQL_BINARY_GET);
     int rc;
 
     stk_db_bind_str(r.db, r.stmt, 1, name);
@@ -412,7 +390,7 @@ int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binar
 
 int stk_store_binary_list(struct stk_store *s, struct stk_binary_row **ret, size_t *ret_n, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_BINARY_LIST);
+    stk_auto_read r = stk_read_start(s, STK_SQL_BINARY_LIST);
     void *rows;
 
     if (collect(&r, &binary, &rows, ret_n, err) < 0)
@@ -447,7 +425,7 @@ static const struct row_kind process = { sizeof(struct stk_process_row), fill_pr
 
 int stk_store_live_processes(struct stk_store *s, struct stk_process_row **ret, size_t *ret_n, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_PROCESS_LIST);
+    stk_auto_read r = stk_read_start(s, STK_SQL_PROCESS_LIST);
     void *rows;
 
     if (collect(&r, &process, &rows, ret_n, err) < 0)
@@ -487,11 +465,11 @@ static int compare_numbers(const void *a, const void *b)
 
 static int read_replaced(struct stk_store *s, int64_t before_us, struct numbers *to, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_VERSIONS_REPLACED);
+    stk_auto_read r = stk_read_start(s, STK_SQL_VERSIONS_REPLACED);
     int more;
 
     stk_db_bind_int(r.db, r.stmt, 1, before_us);
-    while ((more = read_step(&r, err)) == 1) {
+    while ((more = stk_read_step(r.db, r.stmt, err)) == 1) {
         if (add_number(to, sqlite3_column_int64(r.stmt, 0), err) < 0)
             return -1;
     }
@@ -500,9 +478,9 @@ static int read_replaced(struct stk_store *s, int64_t before_us, struct numbers 
 
 static int read_range(struct stk_store *s, int64_t *ret_first, int64_t *ret_last, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_JOB_RANGE);
+    stk_auto_read r = stk_read_start(s, STK_SQL_JOB_RANGE);
 
-    if (read_step(&r, err) < 0)
+    if (stk_read_step(r.db, r.stmt, err) < 0)
         return -1;
     *ret_first = sqlite3_column_int64(r.stmt, 0);
     *ret_last = sqlite3_column_int64(r.stmt, 1);
@@ -512,12 +490,12 @@ static int read_range(struct stk_store *s, int64_t *ret_first, int64_t *ret_last
 /* Takes what these jobs ran with out of the sorted candidates. */
 static int strike_used(struct stk_store *s, int64_t first, int64_t last, struct numbers *from, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_VERSIONS_USED);
+    stk_auto_read r = stk_read_start(s, STK_SQL_VERSIONS_USED);
     int more;
 
     stk_db_bind_int(r.db, r.stmt, 1, first);
     stk_db_bind_int(r.db, r.stmt, 2, last);
-    while ((more = read_step(&r, err)) == 1) {
+    while ((more = stk_read_step(r.db, r.stmt, err)) == 1) {
         int64_t version = sqlite3_column_int64(r.stmt, 0);
         int64_t *found = bsearch(&version, from->at, from->n, sizeof version, compare_numbers);
 
@@ -557,8 +535,8 @@ int stk_store_unused_versions(struct stk_store *s, int64_t replaced_before_us, c
 
 int stk_store_knows(struct stk_store *s, const char *id, struct stk_err *err)
 {
-    auto_read r = read_start(s, STK_SQL_KNOWS);
+    stk_auto_read r = stk_read_start(s, STK_SQL_KNOWS);
 
     stk_db_bind_str(r.db, r.stmt, 1, id);
-    return read_step(&r, err) < 0 ? -1 : sqlite3_column_int(r.stmt, 0);
+    return stk_read_step(r.db, r.stmt, err) < 0 ? -1 : sqlite3_column_int(r.stmt, 0);
 }

@@ -13,10 +13,28 @@ _Static_assert(STK_CONTEXT_CREATING == 0 && STK_CONTEXT_STOPPING == 2 && STK_CON
 #define JOB_COLUMNS                                                                                            \
     "id, context_id, context_name, app, class_path, binary_set, binaries, state, attempt, submitted_us,"       \
     " started_us, ended_us, worker_process, worker_pid, worker_start, worker_boot, result_bytes, result_file," \
-    " priority, queue_timeout_ms, run_timeout_ms, max_memory, isolated, error"
+    " priority, queue_timeout_ms, run_timeout_ms, max_memory, isolated, tags, user, error"
 
 /* enum stk_context_column; spec follows */
 #define CONTEXT_COLUMNS "id, name, state, max_jobs, started_us, ended_us, application_id, ui_url, error"
+
+/*
+ * Places of jobs, newest first, for job_list.c. ?1: bit mask of states, ?2 and ?3: first and last time of submit, ?4 and ?5: the
+ * place behind which to begin, ?6: what the index begins with. One walk for each state, merged: none reads more than it gives.
+ */
+#define WALK_ENDED(names, table, index, is, state)                                                                 \
+    "SELECT seq, submitted_us, state, " names " FROM " table index " WHERE " is "state = " state " AND state >= 4" \
+    " AND (?1 >> " state ") & 1 AND submitted_us BETWEEN ?2 AND ?3 AND (submitted_us < ?4 OR seq < ?5) UNION ALL "
+#define WALK(names, table, index, is)                                                                           \
+    WALK_ENDED(names, table, index, is, "4")                                                                    \
+    WALK_ENDED(names, table, index, is, "5")                                                                    \
+    WALK_ENDED(names, table, index, is, "6")                                                                    \
+    WALK_ENDED(names, table, index, is, "7")                                                                    \
+    WALK_ENDED(names, table, index, is, "8")                                                                    \
+    WALK_ENDED(names, table, index, is, "9")                                                                    \
+    "SELECT seq, submitted_us, state, context_name, app, user FROM jobs INDEXED BY jobs_live WHERE state < 4"   \
+    " AND ?1 & 15 AND (?1 >> state) & 1 AND submitted_us BETWEEN ?2 AND ?3 AND (submitted_us < ?4 OR seq < ?5)" \
+    " ORDER BY submitted_us DESC, seq DESC"
 
 #define BINARY_COLUMNS "v.version, b.name, v.type, v.digest, v.bytes, v.uploaded_us"
 
@@ -28,12 +46,17 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
     [STK_SQL_JOB_INSERT] =
         "INSERT INTO jobs (" JOB_COLUMNS ", result, receipt, idempotency_key, fingerprint)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
-        " ?23, ?24, ?25, ?26, ?27, ?28)",
+        " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
     [STK_SQL_JOB_CONFIG_INSERT] = "INSERT INTO job_configs (job, config) VALUES (?1, ?2)",
     [STK_SQL_JOB_UPDATE] =
         "UPDATE jobs SET state = ?2, attempt = ?3, started_us = ?4, ended_us = ?5, worker_process = ?6,"
         " worker_pid = ?7, worker_start = ?8, worker_boot = ?9, result_bytes = ?10, result_file = ?11, error = ?12,"
         " result = ?13, receipt = ?14 WHERE id = ?1",
+    /* An ended job that has tags is found by them. */
+    [STK_SQL_JOB_TAGS_INSERT] =
+        "INSERT OR IGNORE INTO job_tags (tag, state, submitted_us, seq, context_name, app, user)"
+        " SELECT each.value, j.state, j.submitted_us, j.seq, j.context_name, j.app, j.user"
+        " FROM jobs j, json_each(j.tags) AS each WHERE j.id = ?1",
     [STK_SQL_JOB_KEY_USED] = "SELECT id FROM jobs WHERE idempotency_key = ?1",
     [STK_SQL_EVENT_INSERT] =
         "INSERT INTO events (at_us, kind, context_id, job_id, state, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -77,6 +100,9 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
     [STK_SQL_JOB_OLDEST] =
         "SELECT seq, id, state, attempt, submitted_us, ended_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2",
     [STK_SQL_JOB_CONFIG_DELETE] = "DELETE FROM job_configs WHERE job = ?1",
+    [STK_SQL_JOB_TAGS_DELETE] = "DELETE FROM job_tags WHERE (tag, state, submitted_us, seq) IN (SELECT each.value, "
+                                "j.state, j.submitted_us, j.seq"
+                                " FROM jobs j, json_each(j.tags) AS each WHERE j.seq = ?1)",
     [STK_SQL_JOB_DELETE] = "DELETE FROM jobs WHERE seq = ?1",
     [STK_SQL_JOB_RESULT_DROP] = "UPDATE jobs SET result_file = NULL WHERE id = ?1 AND state >= 4",
     [STK_SQL_CONTEXT_OLDEST] =
@@ -99,14 +125,16 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
     [STK_SQL_JOB_BY_KEY] =
         "SELECT " JOB_COLUMNS ", result, receipt, idempotency_key, fingerprint FROM jobs WHERE idempotency_key = ?1",
     [STK_SQL_JOB_CONFIG] = "SELECT c.config FROM jobs j LEFT JOIN job_configs c ON c.job = j.seq WHERE j.id = ?1",
-    /* ?1: bit mask of states, ?2: limit. seq stands where a get has the result. */
-    [STK_SQL_JOB_LIST] = "SELECT " JOB_COLUMNS ", seq FROM jobs WHERE (?1 >> state) & 1 ORDER BY seq DESC LIMIT ?2",
-    /* The same for masks without FINISHED: few jobs among many, found by the two partial indexes, merged. */
-    [STK_SQL_JOB_LIST_FEW] =
-        "SELECT " JOB_COLUMNS ", seq FROM jobs INDEXED BY jobs_live WHERE state < 4 AND (?1 >> state) & 1"
-        " UNION ALL "
-        "SELECT " JOB_COLUMNS ", seq FROM jobs INDEXED BY jobs_failed WHERE state > 4 AND (?1 >> state) & 1"
-        " ORDER BY seq DESC LIMIT ?2",
+    [STK_SQL_JOB_WALK] = WALK("NULL, NULL, NULL", "jobs", " INDEXED BY jobs_ended", ""),
+    [STK_SQL_JOB_WALK_CONTEXT] =
+        WALK("context_name, app, user", "jobs", " INDEXED BY jobs_context", "context_name = ?6 AND "),
+    [STK_SQL_JOB_WALK_APP] = WALK("context_name, app, user", "jobs", " INDEXED BY jobs_app", "app = ?6 AND "),
+    [STK_SQL_JOB_WALK_USER] = WALK("context_name, app, user", "jobs", " INDEXED BY jobs_user", "user = ?6 AND "),
+    [STK_SQL_JOB_WALK_TAG] = WALK("context_name, app, user", "job_tags", "", "tag = ?6 AND "),
+    [STK_SQL_JOB_HAS_TAG] =
+        "SELECT EXISTS (SELECT 1 FROM jobs j, json_each(j.tags) AS each WHERE j.seq = ?1 AND each.value = ?2)",
+    [STK_SQL_JOB_LISTED] = "SELECT " JOB_COLUMNS ", NULL, CASE WHEN receipt IS NOT NULL THEN '{}' END FROM jobs"
+                           " WHERE seq = ?1",
     [STK_SQL_JOB_LIVE] =
         "SELECT " JOB_COLUMNS ", result, receipt, coalesce((SELECT config FROM job_configs WHERE job = seq), '{}')"
         " FROM jobs INDEXED BY jobs_live WHERE state < 4 ORDER BY seq",

@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <string.h>
 
+enum { TAG_MAX = 64 };
+
 static int wrong(const char *name, const char *text, const char *should, struct stk_err *err)
 {
     return stk_fail(err, STK_INVALID, "'%s' must be %s, not '%.40s'", name, should, text);
@@ -63,6 +65,64 @@ int stk_terms_query(struct stk_request *r, struct stk_job_terms *terms, struct s
     }
     return 0;
 }
+
+int stk_name_check(const char *what, const char *name, size_t max, struct stk_err *err)
+{
+    size_t len = strlen(name);
+
+    if (len == 0 || len > max)
+        return stk_fail(err, STK_INVALID, "%s must have 1 to %zu bytes, not %zu", what, max, len);
+    for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
+        /* C2 80 .. C2 9F are the control characters beyond ASCII. */
+        if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0))
+            return stk_fail(err, STK_INVALID, "%s must not have control characters", what);
+    }
+    if (!stk_utf8_valid(name, len))
+        return stk_fail(err, STK_INVALID, "%s is not valid UTF-8 text", what);
+    return 0;
+}
+
+/* ---- tags */
+
+int stk_tags_add(json_t *tags, const char *tag, struct stk_err *err)
+{
+    const json_t *old;
+    size_t i;
+
+    if (stk_name_check("'tag'", tag, TAG_MAX, err) < 0)
+        return -1;
+    json_array_foreach(tags, i, old) {
+        if (strcmp(json_string_value(old), tag) == 0)
+            return 0;
+    }
+    if (json_array_size(tags) == STK_JOB_TAGS_MAX)
+        return stk_fail(err, STK_INVALID, "a job may have %d tags at most", STK_JOB_TAGS_MAX);
+    return json_array_append_new(tags, json_string(tag)) < 0 ? stk_fail(err, STK_INTERNAL, "out of memory") : 0;
+}
+
+int stk_tags_text(const json_t *tags, char **ret, struct stk_err *err)
+{
+    *ret = NULL;
+    if (json_array_size(tags) == 0)
+        return 0;
+    *ret = json_dumps(tags, JSON_COMPACT);
+    return *ret ? 0 : stk_fail(err, STK_INTERNAL, "out of memory");
+}
+
+int stk_tags_query(struct stk_request *r, char **ret, struct stk_err *err)
+{
+    json_auto_t *tags = json_array();
+
+    for (size_t i = 0; i < stk_request_query_count(r); i++) {
+        const char *text, *name = stk_request_query_at(r, i, &text);
+
+        if (strcmp(name, "tag") == 0 && stk_tags_add(tags, text, err) < 0)
+            return -1;
+    }
+    return stk_tags_text(tags, ret, err);
+}
+
+/* ---- headers */
 
 int stk_idempotency_key(struct stk_request *r, const char **ret, struct stk_err *err)
 {

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int64_t now_us(clockid_t clock)
 {
@@ -58,6 +59,80 @@ const char *stk_time_utc(char buf[STK_TIME_MAX], int64_t wall_us)
     strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(buf, STK_TIME_MAX, "%s.%03dZ", day, ms);
     return buf;
+}
+
+/* n digits, a number from min to max. */
+static int take_number(const char **p, int n, int min, int max, int *ret)
+{
+    int value = 0;
+
+    for (int i = 0; i < n; i++, (*p)++) {
+        if (**p < '0' || **p > '9')
+            return -1;
+        value = value * 10 + (**p - '0');
+    }
+    *ret = value;
+    return value >= min && value <= max ? 0 : -1;
+}
+
+static int take_char(const char **p, const char *one_of)
+{
+    if (!**p || !strchr(one_of, **p))
+        return -1;
+    return *(*p)++;
+}
+
+static int take_fraction(const char **p, int *ret_us)
+{
+    int us = 0, n = 0;
+
+    for (; **p >= '0' && **p <= '9' && n < 6; n++, (*p)++)
+        us = us * 10 + (**p - '0');
+    if (n == 0)
+        return -1;
+    for (; n < 6; n++)
+        us *= 10;
+    *ret_us = us;
+    return 0;
+}
+
+static int days_in(int month, int year)
+{
+    static const int days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+
+    return days[month - 1] + (month == 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+}
+
+int stk_time_parse(const char *text, int64_t *ret_wall_us)
+{
+    struct tm tm = { 0 };
+    int year, month, us = 0, hours = 0, minutes = 0, sign;
+    int64_t s;
+
+    if (take_number(&text, 4, 1970, 9999, &year) < 0 || take_char(&text, "-") < 0 ||
+        take_number(&text, 2, 1, 12, &month) < 0 || take_char(&text, "-") < 0 ||
+        take_number(&text, 2, 1, days_in(month, year), &tm.tm_mday) < 0 || take_char(&text, "Tt ") < 0 ||
+        take_number(&text, 2, 0, 23, &tm.tm_hour) < 0 || take_char(&text, ":") < 0 ||
+        take_number(&text, 2, 0, 59, &tm.tm_min) < 0 || take_char(&text, ":") < 0 ||
+        take_number(&text, 2, 0, 60, &tm.tm_sec) < 0)
+        return -1;
+    if (*text == '.') {
+        text++;
+        if (take_fraction(&text, &us) < 0)
+            return -1;
+    }
+    if ((sign = take_char(&text, "Zz+-")) < 0)
+        return -1;
+    if ((sign == '+' || sign == '-') && (take_number(&text, 2, 0, 23, &hours) < 0 || take_char(&text, ":") < 0 ||
+                                         take_number(&text, 2, 0, 59, &minutes) < 0))
+        return -1;
+    if (*text)
+        return -1;
+    tm.tm_year = year - 1900;
+    tm.tm_mon = month - 1;
+    s = (int64_t)timegm(&tm) - (sign == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
+    *ret_wall_us = s * 1000000 + us;
+    return 0;
 }
 
 const char *stk_time_local(char buf[STK_TIME_MAX], int64_t wall_us)

@@ -660,7 +660,17 @@ int stk_store_context_get(struct stk_store *s, const char *name, struct stk_cont
         (void)ret_n;                                                                                 \
         return none(err);                                                                            \
     }
-NO_ROWS(stk_store_job_list, struct stk_job_row, const struct stk_job_filter *filter __attribute__((unused)))
+int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
+                       size_t *ret_n, struct stk_job_place *ret_next, struct stk_err *err)
+{
+    (void)s;
+    (void)filter;
+    (void)ret;
+    (void)ret_n;
+    (void)ret_next;
+    return none(err);
+}
+
 NO_ROWS(stk_store_context_list, struct stk_context_row)
 NO_ROWS(stk_store_binary_list, struct stk_binary_row)
 NO_ROWS(stk_store_live_contexts, struct stk_context_row)

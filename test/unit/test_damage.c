@@ -210,7 +210,7 @@ static int jobs_of(struct stk_store *s)
     struct stk_job_row *rows;
     size_t n;
 
-    if (stk_store_job_list(s, &(struct stk_job_filter){ NULL, 1000 }, &rows, &n, NULL) < 0)
+    if (stk_store_job_list(s, &(struct stk_job_filter){ .limit = 1000 }, &rows, &n, NULL, NULL) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) { /* newest first */
         int number = (int)(n - i);

@@ -26,7 +26,7 @@
 #define TEST_DATA_DIR "test/unit"
 #endif
 
-enum { WAIT_MS = 20000, SCHEMA_VERSION = 2 };
+enum { WAIT_MS = 20000, SCHEMA_VERSION = 3 };
 
 /* ---- a loop of one's own: tasks are kept until the test runs them */
 
@@ -390,18 +390,16 @@ static void impossible_state_is_damage(void **state)
     stk_job_row_done(&row);
 }
 
-/* A database as version 1 wrote it opens, migrated, with everything in it. */
-static void old_versions_are_upgraded(void **state)
+/* Opens a database as an older version wrote it. */
+static void open_old(struct fixture *f, const char *name)
 {
-    struct fixture *f = *state;
-    FILE *file = fopen(TEST_DATA_DIR "/fixtures/store-v1.sql", "re");
+    char path[256];
+    FILE *file;
     char *script = NULL;
     size_t size = 0;
-    struct stk_job_row job;
-    struct stk_context_row context;
-    struct stk_binary_row binary;
-    struct stk_text *config;
 
+    snprintf(path, sizeof path, "%s/fixtures/%s", TEST_DATA_DIR, name);
+    file = fopen(path, "re");
     assert_non_null(file);
     assert_true(getdelim(&script, &size, '\0', file) > 0);
     fclose(file);
@@ -410,11 +408,22 @@ static void old_versions_are_upgraded(void **state)
     assert_int_equal(0, mkdirat(f->dir_fd, "blobs", 0700));
     write_file(path_of(f, "blobs/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), "zip", 3, 0);
     reopen(f);
+    assert_int_equal(SCHEMA_VERSION, sql_number(f, "PRAGMA user_version"));
+}
+
+/* What both of them had is there, migrated. */
+static void has_all_of_version_1(struct fixture *f)
+{
+    struct stk_job_row job;
+    struct stk_context_row context;
+    struct stk_binary_row binary;
+    struct stk_text *config;
 
     assert_int_equal(0, stk_store_job_get(f->store, "11111111-1111-4111-8111-111111111111", &job, NULL));
     assert_int_equal(STK_JOB_FINISHED, job.state);
     assert_text("{\"result\": 3}", job.result);
     assert_string_equal("w-3fa9c1d2", job.worker.process);
+    assert_null(job.tags);
     stk_job_row_done(&job);
     assert_int_equal(0, stk_store_job_config(f->store, "22222222-2222-4222-8222-222222222222", &config, NULL));
     assert_text("{\"input\": \"a b\"}", config);
@@ -427,6 +436,34 @@ static void old_versions_are_upgraded(void **state)
     stk_binary_row_done(&binary);
     assert_int_equal(
         0, access(path_of(f, "blobs/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), F_OK));
+}
+
+static void version_1_is_upgraded(void **state)
+{
+    open_old(*state, "store-v1.sql");
+    has_all_of_version_1(*state);
+}
+
+/* Its jobs are in the lists, whose indexes are newer than they are. */
+static void version_2_is_upgraded(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row job, *rows;
+    size_t n;
+
+    open_old(f, "store-v2.sql");
+    has_all_of_version_1(f);
+    assert_int_equal(0, stk_store_job_by_key(f->store, "key-1", &job, NULL));
+    assert_int_equal(STK_JOB_KILLED, job.state);
+    assert_text("{\"reason\": \"user\"}", job.receipt);
+    stk_job_row_done(&job);
+    assert_int_equal(0, stk_store_job_list(f->store,
+                                           &(struct stk_job_filter){ .limit = 9, .context = "ctx", .app = "wordcount" },
+                                           &rows, &n, NULL, NULL));
+    assert_int_equal(3, n);
+    assert_string_equal("55555555-5555-4555-8555-555555555555", rows[0].id);
+    assert_int_equal(5, rows[1].terms.priority);
+    stk_job_rows_free(rows, n);
 }
 
 /* ---- jobs */
@@ -630,7 +667,8 @@ static void lists_are_newest_first_and_filtered(void **state)
 
         for (int i = 0; i < STK_JOB_STATES; i++)
             states[i] = mask >> i & 1;
-        assert_int_equal(0, stk_store_job_list(f->store, &(struct stk_job_filter){ states, 25 }, &rows, &n, NULL));
+        assert_int_equal(0, stk_store_job_list(f->store, &(struct stk_job_filter){ .states = states, .limit = 25 },
+                                               &rows, &n, NULL, NULL));
         for (int i = JOBS - 1; i >= 0 && found < 25; i--) {
             if (!states[i % STK_JOB_STATES])
                 continue;
@@ -643,10 +681,11 @@ static void lists_are_newest_first_and_filtered(void **state)
         assert_int_equal(found, n);
         stk_job_rows_free(rows, n);
     }
-    assert_int_equal(0, stk_store_job_list(f->store, &(struct stk_job_filter){ NULL, SIZE_MAX }, &rows, &n, NULL));
+    assert_int_equal(
+        0, stk_store_job_list(f->store, &(struct stk_job_filter){ .limit = SIZE_MAX }, &rows, &n, NULL, NULL));
     assert_int_equal(JOBS, n);
     stk_job_rows_free(rows, n);
-    assert_int_equal(0, stk_store_job_list(f->store, &(struct stk_job_filter){ NULL, 0 }, &rows, &n, NULL));
+    assert_int_equal(0, stk_store_job_list(f->store, &(struct stk_job_filter){ .limit = 0 }, &rows, &n, NULL, NULL));
     assert_int_equal(0, n);
     stk_job_rows_free(rows, n);
 }
@@ -1185,7 +1224,7 @@ static void *read_on(void *arg)
         if ((row.state == STK_JOB_FINISHED) != (row.result != NULL))
             return NULL;
         stk_job_row_done(&row);
-        if (stk_store_job_list(r->f->store, &(struct stk_job_filter){ NULL, 5 }, &rows, &n, NULL) < 0)
+        if (stk_store_job_list(r->f->store, &(struct stk_job_filter){ .limit = 5 }, &rows, &n, NULL, NULL) < 0)
             return NULL;
         stk_job_rows_free(rows, n);
         reads++;
@@ -1478,7 +1517,7 @@ static void child_reads_damage(struct fixture *f)
 
         write_file(path_of(f, "stoker.db"), junk, (size_t)n_bytes, at);
     }
-    stk_store_job_list(f->store, &(struct stk_job_filter){ NULL, 100 }, &rows, &n, NULL);
+    stk_store_job_list(f->store, &(struct stk_job_filter){ .limit = 100 }, &rows, &n, NULL, NULL);
     _exit(0);
 }
 
@@ -1574,6 +1613,31 @@ static void old_jobs_go(void **state)
     stk_job_row_done(&live);
     stk_job_row_done(&slow);
     stk_job_row_done(&young);
+}
+
+/* They are found by their tags from the submit on, and leave nothing of them behind. */
+static void tags_come_and_go_with_their_job(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row row = new_job(), *rows;
+    const char *const tags[] = { "nightly", "team=\"x\"" };
+    const struct stk_job_filter filter = { .limit = 9, .tags = tags, .n_tags = 2 };
+    size_t n;
+
+    row.tags = text("[\"nightly\",\"team=\\\"x\\\"\"]");
+    submit(f, &row);
+    for (enum stk_job_state at = STK_JOB_QUEUED; at <= STK_JOB_FINISHED; at++) {
+        if (at != STK_JOB_QUEUED)
+            move(f, &row, at);
+        assert_int_equal(0, stk_store_job_list(f->store, &filter, &rows, &n, NULL, NULL));
+        assert_int_equal(1, n);
+        assert_text(stk_text_data(row.tags), rows[0].tags);
+        stk_job_rows_free(rows, n);
+    }
+    assert_int_equal(2, sql_number(f, "SELECT count(*) FROM job_tags"));
+    assert_int_equal(1, expire_all(f, INT64_MAX, 0));
+    assert_int_equal(0, sql_number(f, "SELECT count(*) FROM job_tags"));
+    stk_job_row_done(&row);
 }
 
 /* More than a step takes, with live ones among them, and with rows that stay in front of those that go. */
@@ -1765,7 +1829,8 @@ int main(void)
         TEST_CLOSED(foreign_database_is_refused),
         TEST(damaged_file_is_refused),
         TEST(impossible_state_is_damage),
-        TEST_CLOSED(old_versions_are_upgraded),
+        TEST_CLOSED(version_1_is_upgraded),
+        TEST_CLOSED(version_2_is_upgraded),
         TEST(job_is_kept_as_it_was_given),
         TEST(terms_and_receipts_are_kept),
         TEST(a_key_belongs_to_one_job),
@@ -1788,6 +1853,7 @@ int main(void)
         TEST(failed_upload_leaves_nothing),
         TEST(submit_with_a_deleted_version_is_refused),
         TEST(old_jobs_go),
+        TEST(tags_come_and_go_with_their_job),
         TEST(many_old_jobs_go_in_steps),
         TEST(too_many_jobs_go),
         TEST(numbers_of_events_are_not_used_again),

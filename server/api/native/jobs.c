@@ -2,6 +2,9 @@
 
 #include "stoker/clock.h"
 
+#include <stdio.h>
+#include <string.h>
+
 /* A limit of time and what is left of it; null when there is none. left is null while the clock does not run. */
 static json_t *clock_of(int64_t limit_ms, bool runs, int64_t since_us)
 {
@@ -17,16 +20,18 @@ static json_t *clock_of(int64_t limit_ms, bool runs, int64_t since_us)
     return json_pack("{s:I, s:o}", "limit_ms", (json_int_t)limit_ms, "left_ms", left);
 }
 
-static json_t *job_object(const struct native *native, const struct stk_job_row *row)
+/* position: -1 for a job that does not wait. */
+static json_t *job_object(const struct stk_job_row *row, int position)
 {
     bool waits = row->state == STK_JOB_QUEUED;
     bool runs = row->state == STK_JOB_STARTING || row->state == STK_JOB_RUNNING;
-    int position = waits ? stk_job_position(native->core, row->id) : -1;
     json_t *object =
         json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:i}", "id", row->id, "state", stk_job_state_name(row->state),
                   "context", stk_native_text(row->context_name), "context_id", row->context_id, "app",
                   stk_native_text(row->app), "class", stk_native_text(row->class_path), "attempt", row->attempt);
 
+    json_object_set_new(object, "user", stk_native_text(row->user));
+    json_object_set_new(object, "tags", row->tags ? stk_native_json(row->tags) : json_array());
     json_object_set_new(object, "binaries", stk_native_json(row->binaries));
     json_object_set_new(object, "priority", json_integer(row->terms.priority));
     json_object_set_new(object, "position", position >= 0 ? json_integer(position) : json_null());
@@ -49,18 +54,168 @@ static json_t *job_object(const struct native *native, const struct stk_job_row 
     return object;
 }
 
+/* Replies with the job as it is now; releases the row. */
+static void reply_job(const struct native *native, struct stk_reply *reply, int status, struct stk_job_row *row)
+{
+    int position;
+
+    stk_job_look(native->core, row, 1, &position);
+    stk_reply_json_take(reply, status, job_object(row, position));
+    stk_job_row_done(row);
+}
+
+/* ---- list */
+
+struct list {
+    bool states[STK_JOB_STATES];   /* that are asked for */
+    bool recorded[STK_JOB_STATES]; /* what they may be recorded as */
+    const char *tags[STK_JOB_TAGS_MAX];
+    struct stk_job_filter filter;
+};
+
+static void wrong_state(struct stk_reply *reply, const char *value)
+{
+    stk_auto_buf names = { 0 };
+
+    for (int i = 0; i < STK_JOB_STATES; i++)
+        stk_buf_printf(&names, "%s%s", i ? ", " : "", stk_job_state_name((enum stk_job_state)i));
+    stk_native_wrong(reply, "state", "'state' must be one or more of %s with commas between them, not '%.40s'",
+                     names.data, value);
+}
+
+/* "ERROR,LOST" */
+static int add_states(struct stk_reply *reply, const char *value, bool states[STK_JOB_STATES])
+{
+    for (const char *p = value;; p++) {
+        size_t len = strcspn(p, ",");
+        enum stk_job_state state;
+        char name[16];
+
+        snprintf(name, sizeof name, "%.*s", (int)(len < sizeof name ? len : sizeof name - 1), p);
+        if (len >= sizeof name || stk_job_state_parse(name, &state) < 0) {
+            wrong_state(reply, value);
+            return -1;
+        }
+        states[state] = true;
+        p += len;
+        if (!*p)
+            return 0;
+    }
+}
+
+static int read_states(struct stk_request *r, struct stk_reply *reply, struct list *l)
+{
+    enum { MAX = 16 };
+    const char *values[MAX];
+    int n = stk_native_query_all(r, reply, "state", values, MAX);
+
+    for (int i = 0; i < n; i++) {
+        if (add_states(reply, values[i], l->states) < 0)
+            return -1;
+    }
+    if (n <= 0)
+        return n;
+    memcpy(l->recorded, l->states, sizeof l->states);
+    l->recorded[STK_JOB_STARTING] |= l->states[STK_JOB_RUNNING]; /* which is not written down */
+    l->filter.states = l->recorded;
+    return 0;
+}
+
+/* A cursor is a job's place. Nobody but us is to read it. */
+static json_t *cursor_of(const struct stk_job_place *place)
+{
+    char text[40];
+
+    snprintf(text, sizeof text, "%llx.%llx", (unsigned long long)place->submitted_us, (unsigned long long)place->seq);
+    return place->submitted_us ? json_string(text) : json_null();
+}
+
+static int read_cursor(struct stk_request *r, struct stk_reply *reply, struct stk_job_place *ret)
+{
+    const char *text = stk_request_query(r, "cursor");
+    unsigned long long at[2];
+    char end;
+
+    if (!text)
+        return 0;
+    if (strlen(text) < 34 && text[strspn(text, "0123456789abcdef.")] == '\0' &&
+        sscanf(text, "%16llx.%16llx%c", &at[0], &at[1], &end) == 2 && at[0] > 0 && at[0] <= INT64_MAX &&
+        at[1] <= INT64_MAX) {
+        *ret = (struct stk_job_place){ (int64_t)at[0], (int64_t)at[1] };
+        return 0;
+    }
+    stk_native_wrong(reply, "cursor", "'cursor' must be the 'next' of the page before, not '%.40s'", text);
+    return -1;
+}
+
+static int read_list(struct stk_request *r, struct stk_reply *reply, struct list *l)
+{
+    static const char *const known[] = { "state*", "context", "app",   "user",   "tag*",
+                                         "since",  "until",   "limit", "cursor", NULL };
+    int limit = 100, n_tags;
+
+    if (stk_native_query_known(r, reply, known) < 0 || read_states(r, reply, l) < 0 ||
+        stk_native_query_int(r, reply, "limit", 1, 1000, &limit) < 0 ||
+        stk_native_query_time(r, reply, "since", &l->filter.since_us) < 0 ||
+        stk_native_query_time(r, reply, "until", &l->filter.until_us) < 0 ||
+        read_cursor(r, reply, &l->filter.after) < 0 ||
+        (n_tags = stk_native_query_all(r, reply, "tag", l->tags, STK_JOB_TAGS_MAX)) < 0)
+        return -1;
+    if (stk_request_query(r, "until") && l->filter.until_us == 0)
+        l->filter.until_us = 1; /* 0 would mean that nobody asked */
+    l->filter.limit = (size_t)limit;
+    l->filter.context = stk_request_query(r, "context");
+    l->filter.app = stk_request_query(r, "app");
+    l->filter.user = stk_request_query(r, "user");
+    l->filter.tags = l->tags;
+    l->filter.n_tags = (size_t)n_tags;
+    return 0;
+}
+
+void stk_native_jobs_list(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct native *native = arg;
+    stk_auto_free int *positions = NULL;
+    struct list l = { 0 };
+    struct stk_job_place next;
+    struct stk_job_row *rows;
+    struct stk_err err;
+    json_t *jobs;
+    size_t n;
+
+    if (read_list(r, reply, &l) < 0)
+        return;
+    positions = calloc(l.filter.limit, sizeof *positions);
+    if (!positions) {
+        stk_native_error(reply, 500, "INTERNAL", "out of memory");
+        return;
+    }
+    if (stk_job_list(native->core, &l.filter, &rows, &n, &next, &err) < 0) {
+        stk_native_failed(reply, "list jobs", &err);
+        return;
+    }
+    stk_job_look(native->core, rows, n, positions);
+    jobs = json_array();
+    for (size_t i = 0; i < n; i++) {
+        if (!l.filter.states || l.states[rows[i].state])
+            json_array_append_new(jobs, job_object(&rows[i], positions[i]));
+    }
+    stk_job_rows_free(rows, n);
+    stk_reply_json_take(reply, 200, json_pack("{s:o, s:o}", "jobs", jobs, "next", cursor_of(&next)));
+}
+
+/* ---- one */
+
 void stk_native_jobs_get(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
     const struct native *native = arg;
     struct stk_job_row row;
     struct stk_err err;
 
-    if (stk_job_get(native->core, stk_request_param(r, "id"), &row, &err) < 0) {
+    if (stk_job_get(native->core, stk_request_param(r, "id"), &row, &err) < 0)
         stk_native_failed(reply, "get a job", &err);
-        return;
-    }
-    stk_reply_json_take(reply, 200, job_object(native, &row));
-    stk_job_row_done(&row);
+    else
+        reply_job(native, reply, 200, &row);
 }
 
 void stk_native_jobs_receipt(struct stk_request *r, struct stk_reply *reply, void *arg)

@@ -3,9 +3,26 @@
 #include "stoker/clock.h"
 #include "stoker/log.h"
 
+#include <stdarg.h>
+#include <stdio.h>
+
 void stk_native_error(struct stk_reply *reply, int status, const char *code, const char *message)
 {
     stk_reply_json_take(reply, status, json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", message));
+}
+
+void stk_native_wrong(struct stk_reply *reply, const char *field, const char *fmt, ...)
+{
+    struct stk_err err; /* cuts a text that is too long where a character ends */
+    char text[sizeof err.msg];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    stk_fail(&err, STK_INVALID, "%s", text);
+    stk_reply_json_take(
+        reply, 400, json_pack("{s:{s:s, s:s, s:s}}", "error", "code", "INVALID", "message", err.msg, "field", field));
 }
 
 void stk_native_failed(struct stk_reply *reply, const char *what, const struct stk_err *err)

@@ -2,6 +2,7 @@
 #include "api/native/native.h"
 
 static const struct stk_route routes[] = {
+    { "GET", "/v1/jobs", stk_native_jobs_list, 0 },
     { "GET", "/v1/jobs/{id}", stk_native_jobs_get, 0 },
     { "GET", "/v1/jobs/{id}/receipt", stk_native_jobs_receipt, 0 },
     { "GET", "/v1/contexts/{name}", stk_native_contexts_get, 0 },

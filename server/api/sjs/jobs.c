@@ -127,7 +127,7 @@ void stk_sjs_jobs_list(struct stk_request *r, struct stk_reply *reply, void *arg
         return;
     filter.limit = limit > 0 ? (size_t)limit : 0;
     if (filter.limit > 0 && (!status || find_states(status, states)) &&
-        stk_job_list(sjs->core, &filter, &rows, &n, &err) < 0) {
+        stk_job_list(sjs->core, &filter, &rows, &n, NULL, &err) < 0) {
         stk_sjs_failed(reply, "list jobs", &err);
         return;
     }
@@ -148,12 +148,14 @@ struct start {
     const char *class_path, *context;
     struct stk_job_terms terms;
     const char *idempotency_key;
+    char *tags;
 };
 
 static void start_done(struct start *s)
 {
     json_decref(s->config);
     json_decref(s->binaries);
+    free(s->tags);
 }
 
 /* "a,b" as Spark Job Server splits it: nothing is trimmed. */
@@ -307,7 +309,8 @@ static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_r
     s->binaries = json_array();
     if (stk_sjs_query_bool(r, reply, "sync", &s->sync) < 0 || stk_sjs_query_int(r, reply, "timeout", &s->timeout_s) < 0)
         return -1;
-    if (stk_terms_query(r, &s->terms, &err) < 0 || stk_idempotency_key(r, &s->idempotency_key, &err) < 0) {
+    if (stk_terms_query(r, &s->terms, &err) < 0 || stk_idempotency_key(r, &s->idempotency_key, &err) < 0 ||
+        stk_tags_query(r, &s->tags, &err) < 0) {
         stk_sjs_err(reply, 400, "%s", err.msg);
         return -1;
     }
@@ -392,6 +395,7 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
         .config_len = config_len,
         .terms = s->terms,
         .idempotency_key = s->idempotency_key,
+        .tags = s->tags,
     };
 
     if (stk_job_submit(sjs->core, &spec, s->sync ? STK_WAIT_FINAL : STK_WAIT_ACCEPTED, timeout_ms, &row, &err) == 0) {

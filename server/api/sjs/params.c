@@ -144,24 +144,12 @@ int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret)
 
 int stk_sjs_check_name(struct stk_reply *reply, const char *what, const char *name)
 {
-    size_t len = strlen(name);
+    struct stk_err err;
 
-    if (len == 0 || len > 255) {
-        stk_sjs_err(reply, 400, "%s must have 1 to 255 bytes, not %zu", what, len);
-        return -1;
-    }
-    for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
-        /* C2 80 .. C2 9F are the control characters beyond ASCII. */
-        if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0)) {
-            stk_sjs_err(reply, 400, "%s must not have control characters", what);
-            return -1;
-        }
-    }
-    if (!stk_utf8_valid(name, len)) {
-        stk_sjs_err(reply, 400, "%s is not valid UTF-8 text", what);
-        return -1;
-    }
-    return 0;
+    if (stk_name_check(what, name, 255, &err) == 0)
+        return 0;
+    stk_sjs_err(reply, 400, "%s", err.msg);
+    return -1;
 }
 
 /* Any letter of Unicode counts, so this needs a locale that knows them; it is only borrowed for the one question. */
