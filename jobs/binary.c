@@ -265,3 +265,9 @@ int stk_binary_list(struct stk_core *core, struct stk_binary_row **ret, size_t *
 {
     return stk_store_binary_list(core->store, ret, ret_n, err);
 }
+
+int stk_binary_versions(struct stk_core *core, const char *name, struct stk_binary_row **ret, size_t *ret_n,
+                        struct stk_err *err)
+{
+    return stk_store_binary_versions(core->store, name, ret, ret_n, err);
+}

@@ -23,12 +23,18 @@ static void copy_row(struct stk_context_row *to, const struct stk_context_row *f
     stk_context_row_copy(to, &row);
 }
 
-static void answer_creator(struct context *ctx, struct create *c, const struct stk_err *err)
+static void publish(struct context *ctx, struct create *c)
 {
     pthread_mutex_lock(&c->t.lock);
     stk_context_row_done(&c->row);
     copy_row(&c->row, &ctx->row);
+    pthread_cond_signal(&c->t.cond); /* a caller whose time is over may wait for just this */
     pthread_mutex_unlock(&c->t.lock);
+}
+
+static void answer_creator(struct context *ctx, struct create *c, const struct stk_err *err)
+{
+    publish(ctx, c);
     ticket_answer(&c->t, err);
 }
 
@@ -42,15 +48,17 @@ void context_answer_creators(struct context *ctx, const struct stk_err *err)
     }
 }
 
-/* Those who only want to know that it is recorded. */
+/* It is recorded, which is all that some want to know. */
 static void answer_recorded(struct context *ctx)
 {
     struct ticket *t, *next;
 
     for (t = STAILQ_FIRST(&ctx->creators); t; t = next) {
         next = STAILQ_NEXT(t, link);
-        if (((struct create *)t)->wait != STK_RECORDED)
+        if (((struct create *)t)->wait != STK_RECORDED) {
+            publish(ctx, (struct create *)t);
             continue;
+        }
         STAILQ_REMOVE(&ctx->creators, t, ticket, link);
         answer_creator(ctx, (struct create *)t, NULL);
     }
@@ -162,6 +170,32 @@ static void on_create(struct stk_task *task)
         ticket_answer(&c->t, &err);
 }
 
+/* However short the caller's time is: who looks for it next must find it. */
+static void wait_for_record(struct create *c)
+{
+    enum { RECORD_MS = 5000 };
+    struct timespec deadline = stk_mono_deadline(RECORD_MS);
+
+    pthread_mutex_lock(&c->t.lock);
+    while (!c->row.started_us && !c->t.answered && pthread_cond_timedwait(&c->t.cond, &c->t.lock, &deadline) == 0)
+        ;
+    pthread_mutex_unlock(&c->t.lock);
+}
+
+/* True: answered within the time, or soon after it because it was refused. */
+static bool call_create(struct create *c, int64_t timeout_ms)
+{
+    bool answered = ticket_call(&c->t, c->core->loop, timeout_ms);
+
+    if (answered)
+        return true;
+    wait_for_record(c);
+    pthread_mutex_lock(&c->t.lock);
+    answered = c->t.answered;
+    pthread_mutex_unlock(&c->t.lock);
+    return answered;
+}
+
 static void remove_unused_dir(struct stk_core *core, const char *id)
 {
     char path[64];
@@ -203,7 +237,7 @@ int stk_context_create(struct stk_core *core, const struct stk_context_spec *spe
         ticket_unref(&c->t);
         return -1;
     }
-    if (ticket_call(&c->t, core->loop, timeout_ms)) {
+    if (call_create(c, timeout_ms)) {
         bool other = c->row.started_us && strcmp(id, c->row.id) != 0; /* a warm one took its place */
 
         rc = c->t.rc;

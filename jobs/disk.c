@@ -69,6 +69,13 @@ int disk_check(struct stk_core *core, struct stk_err *err)
                     amount(reserve_text, core->o.retention.disk_reserve_bytes));
 }
 
+void disk_status(struct stk_core *core, struct stk_status *ret)
+{
+    ret->disk_free_bytes = atomic_load_explicit(&core->disk->free_bytes, memory_order_relaxed);
+    ret->disk_reserve_bytes = core->o.retention.disk_reserve_bytes;
+    ret->disk_low = atomic_load_explicit(&core->disk->low, memory_order_relaxed);
+}
+
 struct disk *disk_new(struct stk_core *core, struct stk_err *err)
 {
     struct disk *d = calloc(1, sizeof *d);

@@ -252,7 +252,8 @@ void retention_note(struct stk_core *core, json_t *done); /* a job has left a re
 /* ---- disk.c: its reserve */
 
 struct disk *disk_new(struct stk_core *core, struct stk_err *err);
-void disk_free(struct disk *d); /* NULL is fine */
+void disk_free(struct disk *d);                                  /* NULL is fine */
+void disk_status(struct stk_core *core, struct stk_status *ret); /* any thread */
 /* Of new work. STK_FULL when the disk has less free than its reserve. Any thread. */
 int disk_check(struct stk_core *core, struct stk_err *err);
 

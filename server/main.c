@@ -238,7 +238,7 @@ static int start_core(struct server *s, struct stk_err *err)
     store.post_to = s->loop;
     if (!(s->store = stk_store_open(&store, err)) || !(s->core = stk_core_new(s->loop, s->store, &options, err)) ||
         stk_core_recover(s->core, err) < 0 ||
-        (stk_sjs_keep_warm(s->core, c->context_settings, err) < 0 && c->warm_contexts > 0))
+        (stk_settings_keep_warm(s->core, c->context_settings, err) < 0 && c->warm_contexts > 0))
         return -1;
     if ((errno = pthread_create(&s->loop_thread, NULL, run_loop, s)) != 0)
         return stk_fail_sys(err, errno, "cannot start the loop thread");

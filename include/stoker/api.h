@@ -2,6 +2,8 @@
 #ifndef STOKER_API_H
 #define STOKER_API_H
 
+#include "stoker/binary.h"
+#include "stoker/context.h"
 #include "stoker/http.h"
 #include "stoker/job.h"
 
@@ -43,14 +45,50 @@ int stk_tags_text(const json_t *tags, char **ret, struct stk_err *err);
  */
 int stk_name_check(const char *what, const char *name, size_t max, struct stk_err *err);
 
+/* Whether a client would rather not wait (RFC 7240, respond-async). */
+bool stk_prefers_async(struct stk_request *r);
+
+/* ---- context settings: settings.c. Pure but for the last. */
+
+struct stk_setting {
+    const char *path, *value;
+};
+
+/*
+ * defaults < query < what was posted (NULL: nothing). query: n pairs, a dot in a path makes levels. A new object. STK_INVALID:
+ * two of the query's paths clash, or one has an empty part.
+ */
+json_t *stk_settings_merge(const json_t *defaults, const struct stk_setting *query, size_t n, const json_t *posted,
+                           struct stk_err *err);
+
+/* What stk_context_create() is given; the name is the caller's. Zero-initialise, release with stk_context_wish_done(). */
+struct stk_context_wish {
+    struct stk_context_spec spec;
+    json_t *spark_conf, *hadoop_conf, *python_paths, *settings;
+};
+/* STK_NOT_FOUND: the context factory is not known, err->msg is its name. STK_INVALID: another setting is wrong. */
+int stk_settings_wish(struct stk_context_wish *ret, const char *name, const json_t *settings, struct stk_err *err);
+void stk_context_wish_done(struct stk_context_wish *s);
+
+/* A context's name must begin with a letter. */
+bool stk_begins_with_letter(const char *name);
+
+/* Tells the core what a create that names no setting asks for. Before the loop runs. */
+int stk_settings_keep_warm(struct stk_core *core, const json_t *context_settings, struct stk_err *err);
+
+/* ---- uploads: upload.c */
+
+/* By the media type of a Content-Type header, its parameters aside. -1: not one we take. */
+int stk_media_type_find(const char *media, enum stk_binary_type *ret);
+/* The body of a request into an upload. STK_INVALID: no zip archive; STK_LIMIT: too long; STK_TIMEOUT: too slow. */
+int stk_upload_receive(struct stk_request *r, struct stk_upload *up, struct stk_err *err);
+
 /* ---- the dialects */
 
 /* What only Stoker has, under /v1 (docs/dialects/native.md). */
 const struct stk_dialect *stk_api_native(struct stk_core *core, const struct stk_api_options *options);
 
 /* Spark Job Server (docs/dialects/sjs.md). NULL when out of memory. */
-/* Tells the core what a create that names no setting asks for. Before the loop runs. */
-int stk_sjs_keep_warm(struct stk_core *core, const json_t *context_settings, struct stk_err *err);
 const struct stk_dialect *stk_api_sjs(struct stk_core *core, const struct stk_api_options *options);
 
 #endif

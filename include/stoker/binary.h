@@ -45,6 +45,10 @@ int stk_binary_get(struct stk_core *core, const char *name, struct stk_binary_ro
 /* The newest version of each name, by name. Release with stk_binary_rows_free(). */
 int stk_binary_list(struct stk_core *core, struct stk_binary_row **ret, size_t *ret_n, struct stk_err *err);
 
+/* All versions of a name, newest first. STK_NOT_FOUND. */
+int stk_binary_versions(struct stk_core *core, const char *name, struct stk_binary_row **ret, size_t *ret_n,
+                        struct stk_err *err);
+
 /*
  * Deletes all versions of a name; bytes that another name has stay. STK_NOT_FOUND. STK_CONFLICT: jobs that have not
  * ended use it, *ret_jobs (free() it) is "<id>, <id>".

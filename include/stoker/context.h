@@ -62,7 +62,7 @@ enum stk_context_wait { STK_UP, STK_RECORDED };
 /*
  * Creates a context and waits. 0: *ret (release it). STK_CONFLICT: a context of that name is there.
  * STK_LIMIT: too many contexts. STK_RUNNER: it could not be started; *ret_error, when not NULL, is the JSON error object
- * (the caller's to unref) and nothing is left behind. STK_TIMEOUT: it goes on being created.
+ * (the caller's to unref) and nothing is left behind. STK_TIMEOUT: it is recorded and goes on being created.
  */
 int stk_context_create(struct stk_core *core, const struct stk_context_spec *spec, enum stk_context_wait wait,
                        int64_t timeout_ms, struct stk_context_row *ret, struct stk_text **ret_error,

@@ -61,6 +61,18 @@ int stk_core_recover(struct stk_core *core, struct stk_err *err);
 /* After the recovery, before the loop runs: contexts of this spec are started ahead, options.warm_contexts of them. */
 int stk_core_keep_warm(struct stk_core *core, const struct stk_context_spec *spec, struct stk_err *err);
 
+/* How things stand. */
+struct stk_status {
+    bool stopping;
+    int64_t jobs[STK_JOB_STATES];     /* by state; those that have ended were counted some seconds ago */
+    int contexts[STK_CONTEXT_STATES]; /* by state, of those that have not ended */
+    int warm_contexts, max_contexts;
+    int slots, busy_slots; /* of contexts that run */
+    int64_t disk_free_bytes, disk_reserve_bytes;
+    bool disk_low; /* under its reserve: new work is refused */
+};
+int stk_core_status(struct stk_core *core, struct stk_status *ret, struct stk_err *err); /* any thread but the loop */
+
 /*
  * Ends the service, loop thread. leave_contexts false: contexts are stopped, running jobs end with SERVER_STOPPED, what has not started stays
  * QUEUED and its context is started again next time; true: everything is left alive for the next server. New commands are refused from

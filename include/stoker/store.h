@@ -145,9 +145,17 @@ int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **
 /* As stk_job_list(). */
 int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
                        size_t *ret_n, struct stk_job_place *ret_next, struct stk_err *err);
+/*
+ * How many jobs have ended in each state; ret has STK_JOB_STATES numbers, those of other states are 0. To count a million takes a
+ * tenth of a second, so the numbers may be as old as fifty times what it took.
+ */
+int stk_store_job_counts(struct stk_store *s, int64_t *ret, struct stk_err *err);
 int stk_store_context_get(struct stk_store *s, const char *name, struct stk_context_row *ret, struct stk_err *err);
 int stk_store_context_list(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err);
 int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binary_row *ret, struct stk_err *err);
+/* All versions of a name, newest first. STK_NOT_FOUND. */
+int stk_store_binary_versions(struct stk_store *s, const char *name, struct stk_binary_row **ret, size_t *ret_n,
+                              struct stk_err *err);
 int stk_store_binary_list(struct stk_store *s, struct stk_binary_row **ret, size_t *ret_n, struct stk_err *err);
 
 /* ---- for the start of the server: everything that is not final, with configs and specs, oldest first */

@@ -76,12 +76,14 @@ enum stk_sql {
     STK_SQL_JOB_WALK_TAG,
     STK_SQL_JOB_HAS_TAG,
     STK_SQL_JOB_LISTED,
+    STK_SQL_JOB_COUNTS,
     STK_SQL_JOB_LIVE,
     STK_SQL_CONTEXT_GET,
     STK_SQL_CONTEXT_LIST,
     STK_SQL_CONTEXT_LIVE,
     STK_SQL_BINARY_GET,
     STK_SQL_BINARY_LIST,
+    STK_SQL_BINARY_VERSIONS,
     STK_SQL_PROCESS_LIST,
     STK_SQL_VERSIONS_REPLACED,
     STK_SQL_VERSIONS_USED,
@@ -308,6 +310,10 @@ struct stk_store {
     bool trash_runs;
 
     atomic_uint_fast64_t commits, commands;
+
+    pthread_mutex_t counts_lock; /* guards counts, counted_until_us */
+    int64_t counts[STK_JOB_STATES];
+    int64_t counted_until_us; /* monotonic: so long they are good enough */
 };
 
 /* ---- writer.c */

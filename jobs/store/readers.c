@@ -1,6 +1,8 @@
 /* The reads: on the caller's thread, each one statement and so one short transaction, on a connection lent by the pool. */
 #include "internal.h"
 
+#include "stoker/clock.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -288,6 +290,45 @@ int stk_store_live_jobs(struct stk_store *s, struct stk_job_row **ret, size_t *r
     return 0;
 }
 
+static int count_jobs(struct stk_store *s, int64_t counts[STK_JOB_STATES], struct stk_err *err)
+{
+    stk_auto_read r = stk_read_start(s, STK_SQL_JOB_COUNTS);
+    int more;
+
+    memset(counts, 0, STK_JOB_STATES * sizeof *counts);
+    while ((more = stk_read_step(r.db, r.stmt, err)) == 1) {
+        int64_t state = sqlite3_column_int64(r.stmt, 0);
+
+        if (state < STK_JOB_STATES) /* else a damaged row, which is not what is asked for here */
+            counts[state] = sqlite3_column_int64(r.stmt, 1);
+    }
+    return more;
+}
+
+int stk_store_job_counts(struct stk_store *s, int64_t *ret, struct stk_err *err)
+{
+    enum { WORTH = 50 };
+    int64_t began_us = stk_mono_us(), counts[STK_JOB_STATES], now_us;
+    bool fresh;
+
+    pthread_mutex_lock(&s->counts_lock);
+    fresh = began_us < s->counted_until_us;
+    if (fresh)
+        memcpy(ret, s->counts, sizeof s->counts);
+    pthread_mutex_unlock(&s->counts_lock);
+    if (fresh)
+        return 0;
+    if (count_jobs(s, counts, err) < 0)
+        return -1;
+    now_us = stk_mono_us();
+    memcpy(ret, counts, sizeof counts);
+    pthread_mutex_lock(&s->counts_lock);
+    memcpy(s->counts, counts, sizeof counts);
+    s->counted_until_us = now_us + WORTH * (now_us - began_us);
+    pthread_mutex_unlock(&s->counts_lock);
+    return 0;
+}
+
 /* ---- contexts */
 
 static int fill_context(sqlite3_stmt *stmt, void *to, struct stk_err *err)
@@ -395,6 +436,23 @@ int stk_store_binary_list(struct stk_store *s, struct stk_binary_row **ret, size
 
     if (collect(&r, &binary, &rows, ret_n, err) < 0)
         return -1;
+    *ret = rows;
+    return 0;
+}
+
+int stk_store_binary_versions(struct stk_store *s, const char *name, struct stk_binary_row **ret, size_t *ret_n,
+                              struct stk_err *err)
+{
+    stk_auto_read r = stk_read_start(s, STK_SQL_BINARY_VERSIONS);
+    void *rows;
+
+    stk_db_bind_str(r.db, r.stmt, 1, name);
+    if (collect(&r, &binary, &rows, ret_n, err) < 0)
+        return -1;
+    if (*ret_n == 0) {
+        free(rows);
+        return stk_fail(err, STK_NOT_FOUND, "binary %.100s not found", name);
+    }
     *ret = rows;
     return 0;
 }

@@ -135,6 +135,7 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "SELECT EXISTS (SELECT 1 FROM jobs j, json_each(j.tags) AS each WHERE j.seq = ?1 AND each.value = ?2)",
     [STK_SQL_JOB_LISTED] = "SELECT " JOB_COLUMNS ", NULL, CASE WHEN receipt IS NOT NULL THEN '{}' END FROM jobs"
                            " WHERE seq = ?1",
+    [STK_SQL_JOB_COUNTS] = "SELECT state, count(*) FROM jobs INDEXED BY jobs_ended WHERE state >= 4 GROUP BY state",
     [STK_SQL_JOB_LIVE] =
         "SELECT " JOB_COLUMNS ", result, receipt, coalesce((SELECT config FROM job_configs WHERE job = seq), '{}')"
         " FROM jobs INDEXED BY jobs_live WHERE state < 4 ORDER BY seq",
@@ -151,6 +152,9 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "SELECT " BINARY_COLUMNS " FROM binaries b JOIN binary_versions v ON v.version ="
         " (SELECT version FROM binary_versions WHERE binary = b.id ORDER BY uploaded_us DESC LIMIT 1)"
         " ORDER BY b.name",
+
+    [STK_SQL_BINARY_VERSIONS] = "SELECT " BINARY_COLUMNS " FROM binaries b JOIN binary_versions v ON v.binary = b.id"
+                                " WHERE b.name = ?1 ORDER BY v.uploaded_us DESC",
 
     [STK_SQL_PROCESS_LIST] =
         "SELECT context_id, role, process, pid, start_time, boot_id FROM processes ORDER BY context_id, process",

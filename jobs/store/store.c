@@ -56,6 +56,7 @@ static void init_threads_state(struct stk_store *s)
     pthread_cond_init(&s->queue_cond, &monotonic);
     pthread_mutex_init(&s->readers_lock, NULL);
     pthread_cond_init(&s->readers_cond, &monotonic);
+    pthread_mutex_init(&s->counts_lock, NULL);
     pthread_mutex_init(&s->trash_lock, NULL);
     pthread_cond_init(&s->trash_cond, &monotonic);
     pthread_condattr_destroy(&monotonic);
@@ -101,6 +102,7 @@ void stk_store_close(struct stk_store *s)
     pthread_mutex_destroy(&s->queue_lock);
     pthread_cond_destroy(&s->queue_cond);
     pthread_mutex_destroy(&s->readers_lock);
+    pthread_mutex_destroy(&s->counts_lock);
     pthread_cond_destroy(&s->readers_cond);
     pthread_mutex_destroy(&s->trash_lock);
     pthread_cond_destroy(&s->trash_cond);

@@ -3,7 +3,11 @@
 #include "stoker/units.h"
 
 #include <limits.h>
+#include <locale.h>
 #include <string.h>
+#include <strings.h>
+#include <wchar.h>
+#include <wctype.h>
 
 enum { TAG_MAX = 64 };
 
@@ -37,17 +41,25 @@ int stk_clock_set(const char *name, const char *text, int64_t *ret, struct stk_e
     return 1;
 }
 
+/* In JSON a name has underscores where a query has dashes. */
+static bool is_term(const char *name, const char *term)
+{
+    for (; *name && (*name == *term || (*name == '_' && *term == '-')); name++)
+        term++;
+    return *name == *term;
+}
+
 int stk_terms_set(struct stk_job_terms *terms, const char *name, const char *text, struct stk_err *err)
 {
-    if (strcmp(name, "priority") == 0)
+    if (is_term(name, "priority"))
         return set_priority(name, text, terms, err);
-    if (strcmp(name, "isolation") == 0)
+    if (is_term(name, "isolation"))
         return set_isolation(name, text, terms, err);
-    if (strcmp(name, "queue-timeout") == 0)
+    if (is_term(name, "queue-timeout"))
         return stk_clock_set(name, text, &terms->queue_timeout_ms, err);
-    if (strcmp(name, "run-timeout") == 0)
+    if (is_term(name, "run-timeout"))
         return stk_clock_set(name, text, &terms->run_timeout_ms, err);
-    if (strcmp(name, "max-memory") != 0)
+    if (!is_term(name, "max-memory"))
         return 0;
     if (stk_parse_size(text, &terms->max_memory) < 0)
         return wrong(name, text, "a size such as 512m or 2g, or 0 for no limit", err);
@@ -66,6 +78,8 @@ int stk_terms_query(struct stk_request *r, struct stk_job_terms *terms, struct s
     return 0;
 }
 
+/* ---- names */
+
 int stk_name_check(const char *what, const char *name, size_t max, struct stk_err *err)
 {
     size_t len = strlen(name);
@@ -80,6 +94,27 @@ int stk_name_check(const char *what, const char *name, size_t max, struct stk_er
     if (!stk_utf8_valid(name, len))
         return stk_fail(err, STK_INVALID, "%s is not valid UTF-8 text", what);
     return 0;
+}
+
+/* Any letter of Unicode counts, so this needs a locale that knows them; it is only borrowed for the one question. */
+bool stk_begins_with_letter(const char *name)
+{
+    unsigned char first = (unsigned char)name[0];
+    locale_t utf8, before;
+    mbstate_t state = { 0 };
+    wchar_t letter;
+    bool is_letter;
+
+    if (first < 0x80)
+        return (first | 0x20) >= 'a' && (first | 0x20) <= 'z';
+    utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    if (!utf8)
+        return true; /* a server without that locale takes any character beyond ASCII */
+    before = uselocale(utf8);
+    is_letter = mbrtowc(&letter, name, strlen(name), &state) <= 4 && iswalpha((wint_t)letter);
+    uselocale(before);
+    freelocale(utf8);
+    return is_letter;
 }
 
 /* ---- tags */
@@ -140,4 +175,22 @@ int stk_idempotency_key(struct stk_request *r, const char **ret, struct stk_err 
             return stk_fail(err, STK_INVALID, "the header Idempotency-Key must be of visible ASCII characters");
     }
     return 0;
+}
+
+/* RFC 7240: a list of preferences, of which this one has no value. */
+bool stk_prefers_async(struct stk_request *r)
+{
+    static const char word[] = "respond-async";
+    const char *p = stk_request_header(r, "Prefer");
+
+    while (p && *p) {
+        size_t len;
+
+        p += strspn(p, " \t,");
+        len = strcspn(p, " \t,;");
+        if (len == sizeof word - 1 && strncasecmp(p, word, len) == 0)
+            return true;
+        p += len + strcspn(p + len, ",");
+    }
+    return false;
 }

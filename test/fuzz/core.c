@@ -660,6 +660,23 @@ int stk_store_context_get(struct stk_store *s, const char *name, struct stk_cont
         (void)ret_n;                                                                                 \
         return none(err);                                                                            \
     }
+int stk_store_job_counts(struct stk_store *s, int64_t *ret, struct stk_err *err)
+{
+    (void)s;
+    (void)ret;
+    return none(err);
+}
+
+int stk_store_binary_versions(struct stk_store *s, const char *name, struct stk_binary_row **ret, size_t *ret_n,
+                              struct stk_err *err)
+{
+    (void)s;
+    (void)name;
+    (void)ret;
+    (void)ret_n;
+    return none(err);
+}
+
 int stk_store_job_list(struct stk_store *s, const struct stk_job_filter *filter, struct stk_job_row **ret,
                        size_t *ret_n, struct stk_job_place *ret_next, struct stk_err *err)
 {

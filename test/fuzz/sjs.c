@@ -130,7 +130,7 @@ static void check_conf(const json_t *conf)
         FUZZ_CHECK(json_is_string(value), "%s", key);
 }
 
-static void check_spec(const struct stk_sjs_spec *s, const char *name)
+static void check_spec(const struct stk_context_wish *s, const char *name)
 {
     static const char *const kinds[] = { "session", "spark", "sql", "hive" };
     bool known = false;
@@ -158,28 +158,29 @@ static void check_spec(const struct stk_sjs_spec *s, const char *name)
 
 static void check_settings(const struct stk_query *q, const json_t *body)
 {
-    struct stk_sjs_setting settings[PAIRS_MAX];
-    struct stk_sjs_spec spec = { 0 };
+    struct stk_setting settings[PAIRS_MAX];
+    struct stk_context_wish spec = { 0 };
     struct stk_err err = { 0 };
     json_auto_t *merged = NULL;
     size_t n = 0;
 
     for (; n < q->n && n < PAIRS_MAX; n++)
-        settings[n] = (struct stk_sjs_setting){ q->pairs[n].name, q->pairs[n].value };
-    merged = stk_sjs_settings(defaults, settings, n, body, &err);
+        settings[n] = (struct stk_setting){ q->pairs[n].name, q->pairs[n].value };
+    merged = stk_settings_merge(defaults, settings, n,
+                                json_object_get(json_object_get(body, "spark"), "context-settings"), &err);
     if (!merged) {
         FUZZ_CHECK(err.code == STK_INVALID, "%s", err.msg);
         fuzz_check_message(&err);
         return;
     }
-    if (stk_sjs_spec_make(&spec, "name", merged, &err) < 0) {
+    if (stk_settings_wish(&spec, "name", merged, &err) < 0) {
         FUZZ_CHECK(err.code == STK_INVALID || err.code == STK_NOT_FOUND, "%s", err.msg);
         if (err.code == STK_INVALID) /* else it is the name of a context factory, which may be empty */
             fuzz_check_message(&err);
         return;
     }
     check_spec(&spec, "name");
-    stk_sjs_spec_done(&spec);
+    stk_context_wish_done(&spec);
 }
 
 /* ---- */

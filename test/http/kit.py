@@ -27,6 +27,8 @@ STOKERD = os.environ.get("STOKERD") or os.path.join(TOP, "build", "stokerd")
 WAIT = 20.0  # seconds for anything that must happen; only a failing test waits so long
 
 sys.path.insert(0, FAKE)
+sys.path.insert(0, HERE)
+import openapi  # noqa: E402
 from stoker_runner import link  # noqa: E402, F401 - for the tests
 
 JOB_STATES = (
@@ -97,7 +99,7 @@ class Reply:
 
 
 class Client:
-    """One connection for each request."""
+    """One connection for each request. Answers of the native API must be as docs/openapi.json has them."""
 
     def __init__(self, port):
         self.port = port
@@ -113,7 +115,10 @@ class Client:
                 body = body.encode()
             connection.request(method, path, body=body, headers={"Connection": "close", **(headers or {})})
             answer = connection.getresponse()
-            return Reply(answer.status, answer.headers, answer.read())
+            reply = Reply(answer.status, answer.headers, answer.read())
+            if re.match("/v1(/|$|\\?)", path):
+                openapi.check(method, path, reply.status, reply.headers, reply.body)
+            return reply
         finally:
             connection.close()
 

@@ -223,77 +223,74 @@ static void text_of_users_is_made_utf8(void **state)
 static void names_begin_with_a_letter(void **state)
 {
     (void)state;
-    assert_true(stk_sjs_begins_with_letter("a1"));
-    assert_true(stk_sjs_begins_with_letter("Z"));
-    assert_true(stk_sjs_begins_with_letter("\xc3\xa9t\xc3\xa9"));
-    assert_true(stk_sjs_begins_with_letter("\xe6\xbc\xa2"));
-    assert_false(stk_sjs_begins_with_letter("1a"));
-    assert_false(stk_sjs_begins_with_letter("_a"));
-    assert_false(stk_sjs_begins_with_letter(""));
-    assert_false(stk_sjs_begins_with_letter("\xe2\x82\xac"));
+    assert_true(stk_begins_with_letter("a1"));
+    assert_true(stk_begins_with_letter("Z"));
+    assert_true(stk_begins_with_letter("\xc3\xa9t\xc3\xa9"));
+    assert_true(stk_begins_with_letter("\xe6\xbc\xa2"));
+    assert_false(stk_begins_with_letter("1a"));
+    assert_false(stk_begins_with_letter("_a"));
+    assert_false(stk_begins_with_letter(""));
+    assert_false(stk_begins_with_letter("\xe2\x82\xac"));
 }
 
 /* ---- settings */
 
 static void body_beats_query_beats_defaults(void **state)
 {
-    static const struct stk_sjs_setting query[] = { { "num-cpu-cores", "3" },
-                                                    { "spark.a.b", "q" },
-                                                    { "spark.a.c", "q" } };
+    static const struct stk_setting query[] = { { "num-cpu-cores", "3" }, { "spark.a.b", "q" }, { "spark.a.c", "q" } };
     json_t *defaults = object("{\"num-cpu-cores\":4,\"memory-per-node\":\"512m\",\"spark\":{\"a\":{\"z\":1}}}");
-    json_t *body = object(
-        "{\"x\":1,\"spark\":{\"context-settings\":{\"spark\":{\"a\":{\"b\":\"body\"}},\"memory-per-node\":\"1g\"}}}");
+    json_t *posted = object("{\"spark\":{\"a\":{\"b\":\"body\"}},\"memory-per-node\":\"1g\"}");
     char *before = stk_json_text(defaults, NULL), *after;
 
     (void)state;
     assert_json(
-        stk_sjs_settings(defaults, query, STK_LEN(query), body, NULL),
+        stk_settings_merge(defaults, query, STK_LEN(query), posted, NULL),
         "{\"num-cpu-cores\":\"3\",\"memory-per-node\":\"1g\",\"spark\":{\"a\":{\"z\":1,\"b\":\"body\",\"c\":\"q\"}}}");
     after = stk_json_text(defaults, NULL); /* shared by all requests */
     assert_string_equal(before, after);
-    assert_json(stk_sjs_settings(NULL, NULL, 0, body, NULL),
+    assert_json(stk_settings_merge(NULL, NULL, 0, posted, NULL),
                 "{\"spark\":{\"a\":{\"b\":\"body\"}},\"memory-per-node\":\"1g\"}");
     free(before);
     free(after);
     json_decref(defaults);
-    json_decref(body);
+    json_decref(posted);
 }
 
 static void clashing_paths_are_refused(void **state)
 {
-    static const struct stk_sjs_setting cases[][2] = {
+    static const struct stk_setting cases[][2] = {
         { { "a", "1" }, { "a.b", "1" } }, { { "a.b", "1" }, { "a", "1" } }, { { "a..b", "1" }, { "x", "1" } },
         { { "", "1" }, { "x", "1" } },    { { "a.", "1" }, { "x", "1" } },  { { ".a", "1" }, { "x", "1" } },
     };
     char deep[20000];
-    struct stk_sjs_setting one = { deep, "1" };
+    struct stk_setting one = { deep, "1" };
     struct stk_err err;
 
     (void)state;
     for (size_t i = 0; i < STK_LEN(cases); i++) {
-        assert_null(stk_sjs_settings(NULL, cases[i], 2, NULL, &err));
+        assert_null(stk_settings_merge(NULL, cases[i], 2, NULL, &err));
         assert_int_equal(STK_INVALID, err.code);
     }
     for (size_t i = 0; i < sizeof deep - 1; i++)
         deep[i] = i % 2 ? '.' : 'a';
     deep[sizeof deep - 1] = '\0';
-    assert_null(stk_sjs_settings(NULL, &one, 1, NULL, &err));
+    assert_null(stk_settings_merge(NULL, &one, 1, NULL, &err));
     assert_int_equal(STK_INVALID, err.code);
 }
 
-static void spec_of(const char *settings, struct stk_sjs_spec *ret)
+static void spec_of(const char *settings, struct stk_context_wish *ret)
 {
     json_t *o = object(settings);
     struct stk_err err;
 
-    if (stk_sjs_spec_make(ret, "ctx", o, &err) < 0)
+    if (stk_settings_wish(ret, "ctx", o, &err) < 0)
         fail_msg("%s", err.msg);
     json_decref(o);
 }
 
 static void settings_become_a_spec(void **state)
 {
-    struct stk_sjs_spec s;
+    struct stk_context_wish s;
 
     (void)state;
     spec_of("{\"num-cpu-cores\":4,\"memory-per-node\":\"512m\",\"max-jobs-per-context\":\"3\","
@@ -313,7 +310,7 @@ static void settings_become_a_spec(void **state)
     assert_string_equal("session", s.spec.kind);
     assert_string_equal("ctx", json_string_value(json_object_get(json_object_get(s.settings, "context"), "name")));
     assert_string_equal("false", json_string_value(json_object_get(s.settings, "is-adhoc")));
-    stk_sjs_spec_done(&s);
+    stk_context_wish_done(&s);
 }
 
 static void factories_become_kinds(void **state)
@@ -326,7 +323,7 @@ static void factories_become_kinds(void **state)
         { "sql", "sql" },
     };
     char settings[128];
-    struct stk_sjs_spec s = { 0 };
+    struct stk_context_wish s = { 0 };
     struct stk_err err;
     json_t *o;
 
@@ -335,10 +332,10 @@ static void factories_become_kinds(void **state)
         snprintf(settings, sizeof settings, "{\"context-factory\":\"%s\"}", cases[i][0]);
         spec_of(settings, &s);
         assert_string_equal(cases[i][1], s.spec.kind);
-        stk_sjs_spec_done(&s);
+        stk_context_wish_done(&s);
     }
     o = object("{\"context-factory\":\"a.b.C\"}");
-    assert_int_equal(-1, stk_sjs_spec_make(&s, "ctx", o, &err));
+    assert_int_equal(-1, stk_settings_wish(&s, "ctx", o, &err));
     assert_int_equal(STK_NOT_FOUND, err.code);
     assert_string_equal("a.b.C", err.msg);
     json_decref(o);
@@ -356,7 +353,7 @@ static void hive_is_there_when_asked_for(void **state)
         { "{\"context-factory\":\"hive\"}", "hive" },
         { "{\"context-factory\":\"hive\",\"spark\":{\"sql\":{\"catalogImplementation\":\"in-memory\"}}}", "in-memory" },
     };
-    struct stk_sjs_spec s;
+    struct stk_context_wish s;
 
     (void)state;
     for (size_t i = 0; i < STK_LEN(cases); i++) {
@@ -369,7 +366,7 @@ static void hive_is_there_when_asked_for(void **state)
         else
             assert_null(catalog);
         assert_null(json_object_get(s.spark_conf, "spark.session.hive.enabled"));
-        stk_sjs_spec_done(&s);
+        stk_context_wish_done(&s);
     }
 }
 
@@ -390,14 +387,14 @@ static void wrong_settings_are_named_without_their_values(void **state)
         "{\"python\":{\"executable\":\"s3cret\"}}",
         "{\"python\":{\"paths\":\"s3cret,,b\"}}",
     };
-    struct stk_sjs_spec s;
+    struct stk_context_wish s;
     struct stk_err err;
 
     (void)state;
     for (size_t i = 0; i < STK_LEN(cases); i++) {
         json_t *o = object(cases[i]);
 
-        assert_int_equal(-1, stk_sjs_spec_make(&s, "ctx", o, &err));
+        assert_int_equal(-1, stk_settings_wish(&s, "ctx", o, &err));
         assert_int_equal(STK_INVALID, err.code);
         assert_null(strstr(err.msg, "s3cret"));
         json_decref(o);
@@ -431,14 +428,14 @@ static void wrong_numbers_sizes_and_switches_say_what_would_be_right(void **stat
         { "{\"python\":{\"paths\":[\"\"]}}", "'python.paths' must be a list of texts" },
         { "{\"python\":{\"executable\":\"python3\"}}", "'python.executable' is not supported" },
     };
-    struct stk_sjs_spec s;
+    struct stk_context_wish s;
     struct stk_err err;
 
     (void)state;
     for (size_t i = 0; i < STK_LEN(cases); i++) {
         json_t *o = object(cases[i][0]);
 
-        assert_int_equal(-1, stk_sjs_spec_make(&s, "ctx", o, &err));
+        assert_int_equal(-1, stk_settings_wish(&s, "ctx", o, &err));
         assert_int_equal(STK_INVALID, err.code);
         if (!strstr(err.msg, cases[i][1]))
             fail_msg("%s: %s", cases[i][0], err.msg);
@@ -450,28 +447,28 @@ static void sizes_are_as_in_spark(void **state)
 {
     static const char *const sizes[] = { "512", "1k", "512m", "512M", "2g", "2GB", "1Tb", "4096b" };
     char settings[128];
-    struct stk_sjs_spec s;
+    struct stk_context_wish s;
 
     (void)state;
     for (size_t i = 0; i < STK_LEN(sizes); i++) {
         snprintf(settings, sizeof settings, "{\"memory-per-node\":\"%s\"}", sizes[i]);
         spec_of(settings, &s);
         assert_string_equal(sizes[i], json_string_value(json_object_get(s.spark_conf, "spark.executor.memory")));
-        stk_sjs_spec_done(&s);
+        stk_context_wish_done(&s);
     }
 }
 
 static void python_paths_may_be_one_text(void **state)
 {
-    struct stk_sjs_spec s;
+    struct stk_context_wish s;
 
     (void)state;
     spec_of("{\"python\":{\"paths\":\"/a,/b c\",\"executable\":\"\"}}", &s);
     assert_json(json_incref(s.python_paths), "[\"/a\",\"/b c\"]");
-    stk_sjs_spec_done(&s);
+    stk_context_wish_done(&s);
     spec_of("{\"python\":{\"paths\":[\"/a,b\"]}}", &s);
     assert_json(json_incref(s.python_paths), "[\"/a,b\"]");
-    stk_sjs_spec_done(&s);
+    stk_context_wish_done(&s);
 }
 
 int main(void)

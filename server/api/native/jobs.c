@@ -206,17 +206,222 @@ void stk_native_jobs_list(struct stk_request *r, struct stk_reply *reply, void *
 
 /* ---- one */
 
+/* Its row as it is, or as it has become within the time. 1: it still goes on, 0: it has ended, -1: err. */
+static int get_or_wait(const struct native *native, const char *id, int64_t wait_ms, struct stk_job_row *ret,
+                       struct stk_err *err)
+{
+    if (wait_ms == 0)
+        return stk_job_get(native->core, id, ret, err) < 0 ? -1 : !stk_job_is_final(ret->state);
+    if (stk_job_wait(native->core, id, wait_ms, ret, err) == 0)
+        return 0;
+    return err->code == STK_TIMEOUT && ret->id[0] ? 1 : -1;
+}
+
 void stk_native_jobs_get(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
+    static const char *const known[] = { "wait", NULL };
     const struct native *native = arg;
+    int64_t wait_ms = 0;
     struct stk_job_row row;
     struct stk_err err;
+    int rc;
 
-    if (stk_job_get(native->core, stk_request_param(r, "id"), &row, &err) < 0)
+    if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &wait_ms) < 0)
+        return;
+    if (wait_ms && !stk_request_wait_begin(r)) {
+        stk_native_too_many_waiting(reply);
+        return;
+    }
+    rc = get_or_wait(native, stk_request_param(r, "id"), wait_ms, &row, &err);
+    if (wait_ms)
+        stk_request_wait_end(r);
+    if (rc < 0)
         stk_native_failed(reply, "get a job", &err);
     else
         reply_job(native, reply, 200, &row);
 }
+
+/* ---- submit */
+
+/* A term as the text that a query would have; numbers are taken too. */
+static int read_term(struct stk_reply *reply, const json_t *body, const char *name, struct stk_job_terms *terms)
+{
+    const json_t *value = json_object_get(body, name);
+    stk_auto_free char *text = NULL;
+    struct stk_err err;
+
+    if (!value || json_is_null(value))
+        return 0;
+    if (json_is_string(value))
+        text = strdup(json_string_value(value));
+    else if (json_is_integer(value))
+        text = stk_json_text(value, NULL);
+    else {
+        stk_native_wrong(reply, name, "'%s' must be a text or a whole number", name);
+        return -1;
+    }
+    if (!text) {
+        stk_native_error(reply, 500, "INTERNAL", "out of memory");
+        return -1;
+    }
+    if (stk_terms_set(terms, name, text, &err) >= 0)
+        return 0;
+    stk_native_wrong(reply, name, "%s", err.msg);
+    return -1;
+}
+
+static int read_tags(struct stk_reply *reply, const json_t *body, char **ret)
+{
+    json_auto_t *tags = json_array();
+    const json_t *posted = json_object_get(body, "tags"), *tag;
+    struct stk_err err;
+    size_t i;
+
+    if (posted && !json_is_array(posted)) {
+        stk_native_wrong(reply, "tags", "'tags' must be an array of texts");
+        return -1;
+    }
+    json_array_foreach(posted, i, tag) {
+        if (!json_is_string(tag)) {
+            stk_native_wrong(reply, "tags", "'tags' must be an array of texts");
+            return -1;
+        }
+        if (stk_tags_add(tags, json_string_value(tag), &err) < 0) {
+            stk_native_wrong(reply, "tags", "%s", err.msg);
+            return -1;
+        }
+    }
+    if (stk_tags_text(tags, ret, &err) == 0)
+        return 0;
+    stk_native_failed(reply, "read tags", &err);
+    return -1;
+}
+
+struct submit {
+    json_t *body;
+    char *config, *tags;
+    struct stk_job_spec spec;
+    int64_t wait_ms;
+};
+
+static void submit_done(struct submit *s)
+{
+    json_decref(s->body);
+    free(s->config);
+    free(s->tags);
+}
+
+static int read_config(struct stk_reply *reply, struct submit *s)
+{
+    json_t *config = json_object_get(s->body, "config");
+
+    if (config && !json_is_object(config)) {
+        stk_native_wrong(reply, "config", "'config' must be an object");
+        return -1;
+    }
+    s->config = config ? stk_json_text(config, &s->spec.config_len) : strdup("{}");
+    if (!config)
+        s->spec.config_len = 2;
+    if (s->config)
+        return 0;
+    stk_native_error(reply, 500, "INTERNAL", "out of memory");
+    return -1;
+}
+
+static int read_submit(struct stk_request *r, struct stk_reply *reply, struct submit *s)
+{
+    static const char *const known[] = { "wait", NULL };
+    static const char *const fields[] = { "app!",          "class!",      "context!",   "config",    "tags", "priority",
+                                          "queue_timeout", "run_timeout", "max_memory", "isolation", NULL };
+    enum { FIRST_TERM = 5 };
+    struct stk_err err;
+
+    if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &s->wait_ms) < 0)
+        return -1;
+    if (stk_idempotency_key(r, &s->spec.idempotency_key, &err) < 0) {
+        stk_native_wrong(reply, "Idempotency-Key", "%s", err.msg);
+        return -1;
+    }
+    if (stk_native_body(r, reply, fields, &s->body) < 0 || read_config(reply, s) < 0 ||
+        read_tags(reply, s->body, &s->tags) < 0)
+        return -1;
+    s->spec.terms = STK_TERMS_UNSAID;
+    for (size_t i = FIRST_TERM; fields[i]; i++) {
+        if (read_term(reply, s->body, fields[i], &s->spec.terms) < 0)
+            return -1;
+    }
+    s->spec.app = json_string_value(json_object_get(s->body, "app"));
+    s->spec.class_path = json_string_value(json_object_get(s->body, "class"));
+    s->spec.context = json_string_value(json_object_get(s->body, "context"));
+    s->spec.config = s->config;
+    s->spec.tags = s->tags;
+    return 0;
+}
+
+static void submit(const struct native *native, struct stk_reply *reply, const struct submit *s)
+{
+    enum { RECORD_MS = 5000 }; /* a commit, which nobody means to time out */
+    struct stk_job_row row;
+    struct stk_err err;
+    char id[STK_UUID_MAX];
+    int rc = stk_job_submit(native->core, &s->spec, s->wait_ms ? STK_WAIT_FINAL : STK_WAIT_ACCEPTED,
+                            s->wait_ms ? s->wait_ms : RECORD_MS, &row, &err);
+
+    if (rc < 0 && (err.code != STK_TIMEOUT || !row.id[0])) {
+        stk_job_row_done(&row);
+        stk_native_failed(reply, "submit a job", &err);
+        return;
+    }
+    memcpy(id, row.id, sizeof id);
+    reply_job(native, reply, stk_job_is_final(row.state) ? 200 : 202, &row);
+    stk_native_location(reply, "/v1/jobs/", id);
+}
+
+void stk_native_jobs_post(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct native *native = arg;
+    struct submit s = { 0 };
+
+    if (read_submit(r, reply, &s) == 0) {
+        if (s.wait_ms == 0) {
+            submit(native, reply, &s);
+        } else if (stk_request_wait_begin(r)) {
+            submit(native, reply, &s);
+            stk_request_wait_end(r);
+        } else {
+            stk_native_too_many_waiting(reply);
+        }
+    }
+    submit_done(&s);
+}
+
+/* ---- cancel */
+
+void stk_native_jobs_delete(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    static const char *const known[] = { "wait", NULL };
+    const struct native *native = arg;
+    const char *id = stk_request_param(r, "id");
+    int64_t wait_ms = STK_NATIVE_STOP_WAIT_MS;
+    enum stk_job_state before;
+    struct stk_job_row row;
+    struct stk_err err;
+    int rc;
+
+    if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &wait_ms) < 0)
+        return;
+    bool may_wait = wait_ms > 0 && stk_request_wait_begin(r); /* to stop must work when too many wait */
+
+    rc = stk_job_cancel(native->core, id, may_wait ? wait_ms : 0, &before, &row, &err);
+    if (may_wait)
+        stk_request_wait_end(r);
+    if (rc < 0 && (err.code != STK_TIMEOUT || stk_job_get(native->core, id, &row, &err) < 0))
+        stk_native_failed(reply, "cancel a job", &err);
+    else
+        reply_job(native, reply, rc == 0 ? 200 : 202, &row);
+}
+
+/* ---- receipt */
 
 void stk_native_jobs_receipt(struct stk_request *r, struct stk_reply *reply, void *arg)
 {

@@ -9,12 +9,16 @@
 struct native {
     struct stk_core *core;
     const struct stk_api_options *options;
+    int64_t started_us, started_mono_ms;
 };
 
 /* ---- handlers (arg is a struct native) */
 
-stk_handler stk_native_jobs_list, stk_native_jobs_get, stk_native_jobs_receipt;
-stk_handler stk_native_contexts_get;
+stk_handler stk_native_jobs_list, stk_native_jobs_get, stk_native_jobs_receipt, stk_native_jobs_post,
+    stk_native_jobs_delete;
+stk_handler stk_native_contexts_list, stk_native_contexts_get, stk_native_contexts_post, stk_native_contexts_delete;
+stk_handler stk_native_binaries_list, stk_native_binaries_get, stk_native_binaries_put, stk_native_binaries_delete;
+stk_handler stk_native_server;
 
 /* ---- render.c */
 
@@ -25,6 +29,12 @@ void stk_native_wrong(struct stk_reply *reply, const char *field, const char *fm
     __attribute__((format(printf, 3, 4)));
 void stk_native_failed(struct stk_reply *reply, const char *what, const struct stk_err *err);
 void stk_native_render_error(struct stk_reply *reply, int status, const char *message);
+
+/* The same of a request's body that could not be read. */
+void stk_native_body_failed(struct stk_reply *reply, const struct stk_err *err);
+void stk_native_too_many_waiting(struct stk_reply *reply);
+/* The header Location: the folder, "/v1/contexts/", and a name in it. */
+void stk_native_location(struct stk_reply *reply, const char *folder, const char *name);
 
 /* New references; NULL gives null. */
 json_t *stk_native_text(const struct stk_text *text);
@@ -44,9 +54,21 @@ int stk_native_query_int(struct stk_request *r, struct stk_reply *reply, const c
 int stk_native_query_time(struct stk_request *r, struct stk_reply *reply, const char *name, int64_t *value);
 /* The parameter `wait`: how long the answer may take, 0 to STK_NATIVE_WAIT_MAX_MS. */
 int stk_native_query_wait(struct stk_request *r, struct stk_reply *reply, int64_t *ms);
-enum { STK_NATIVE_WAIT_MAX_MS = 600000 };
+enum {
+    STK_NATIVE_WAIT_MAX_MS = 600000,
+    STK_NATIVE_STOP_WAIT_MS = 30000 /* what ends something waits so long unless told otherwise */
+};
 /* All values of a repeatable parameter; returns how many, at most max, borrowed from the request; -1: more. */
 int stk_native_query_all(struct stk_request *r, struct stk_reply *reply, const char *name, const char **values,
                          int max);
+
+/* true or false */
+int stk_native_query_bool(struct stk_request *r, struct stk_reply *reply, const char *name, bool *value);
+
+/*
+ * The body as a JSON object: a new reference. fields: NULL-ended, the names it may have; one with "!" behind it must be there, as a
+ * text that is not empty.
+ */
+int stk_native_body(struct stk_request *r, struct stk_reply *reply, const char *const *fields, json_t **ret);
 
 #endif

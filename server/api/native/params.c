@@ -89,6 +89,19 @@ int stk_native_query_time(struct stk_request *r, struct stk_reply *reply, const 
     return -1;
 }
 
+int stk_native_query_bool(struct stk_request *r, struct stk_reply *reply, const char *name, bool *value)
+{
+    const char *text = stk_request_query(r, name);
+
+    if (!text)
+        return 0;
+    *value = strcmp(text, "true") == 0;
+    if (*value || strcmp(text, "false") == 0)
+        return 0;
+    stk_native_wrong(reply, name, "'%s' must be true or false, not '%.40s'", name, text);
+    return -1;
+}
+
 int stk_native_query_wait(struct stk_request *r, struct stk_reply *reply, int64_t *ms)
 {
     const char *text = stk_request_query(r, "wait");
@@ -117,4 +130,102 @@ int stk_native_query_all(struct stk_request *r, struct stk_reply *reply, const c
         values[n++] = value;
     }
     return n;
+}
+
+/* ---- bodies */
+
+enum { DEPTH_MAX = 48 }; /* levels: jansson takes the stack for each, and an HTTP thread has 100 KiB of it */
+
+static bool is_too_deep(const char *text, size_t len)
+{
+    bool in_string = false;
+    int depth = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (in_string && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            in_string = !in_string;
+        else if (!in_string && (text[i] == '{' || text[i] == '[') && ++depth > DEPTH_MAX)
+            return true;
+        else if (!in_string && (text[i] == '}' || text[i] == ']'))
+            depth--;
+    }
+    return false;
+}
+
+static json_t *parse(struct stk_reply *reply, const struct stk_buf *text)
+{
+    json_error_t error;
+    json_t *body;
+
+    if (is_too_deep(text->data, text->len)) {
+        stk_native_error(reply, 400, "INVALID", "the body has more than 48 levels of objects and arrays");
+        return NULL;
+    }
+    body = json_loadb(text->data ? text->data : "", text->len, JSON_REJECT_DUPLICATES, &error);
+    if (!body) {
+        char message[240];
+
+        snprintf(message, sizeof message, "the body is not JSON: line %d, column %d: %s", error.line, error.column,
+                 error.text);
+        stk_native_error(reply, 400, "INVALID", message);
+    } else if (!json_is_object(body)) {
+        stk_native_error(reply, 400, "INVALID", "the body must be a JSON object");
+        json_decref(body);
+        body = NULL;
+    }
+    return body;
+}
+
+static int check_fields(struct stk_reply *reply, const json_t *body, const char *const *fields)
+{
+    stk_auto_buf known = { 0 };
+    const char *key;
+    json_t *value;
+
+    for (size_t i = 0; fields[i]; i++) {
+        size_t len = strcspn(fields[i], "!");
+        json_t *field = json_object_getn(body, fields[i], len);
+
+        stk_buf_printf(&known, "%s%.*s", i ? ", " : "", (int)len, fields[i]);
+        if (fields[i][len] && (!json_is_string(field) || json_string_length(field) == 0)) {
+            char name[32];
+
+            snprintf(name, sizeof name, "%.*s", (int)len, fields[i]);
+            stk_native_wrong(reply, name, "'%s' must be there, a text that is not empty", name);
+            return -1;
+        }
+    }
+    json_object_foreach((json_t *)(uintptr_t)body, key, value) {
+        bool found = false;
+
+        for (size_t i = 0; fields[i]; i++)
+            found |= strncmp(fields[i], key, strlen(key)) == 0 && strlen(key) == strcspn(fields[i], "!");
+        if (!found) {
+            stk_native_wrong(reply, key, "there is no field '%.40s'; there are: %s", key, known.data);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int stk_native_body(struct stk_request *r, struct stk_reply *reply, const char *const *fields, json_t **ret)
+{
+    stk_auto_buf text = { 0 };
+    struct stk_err err;
+    json_t *body;
+
+    if (stk_request_read_all(r, &text, &err) < 0) {
+        stk_native_body_failed(reply, &err);
+        return -1;
+    }
+    if (!(body = parse(reply, &text)))
+        return -1;
+    if (check_fields(reply, body, fields) < 0) {
+        json_decref(body);
+        return -1;
+    }
+    *ret = body;
+    return 0;
 }

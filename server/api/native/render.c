@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 void stk_native_error(struct stk_reply *reply, int status, const char *code, const char *message)
 {
@@ -45,11 +46,46 @@ void stk_native_failed(struct stk_reply *reply, const char *what, const struct s
     stk_native_error(reply, 500, "INTERNAL", err->msg);
 }
 
+void stk_native_body_failed(struct stk_reply *reply, const struct stk_err *err)
+{
+    if (err->code == STK_LIMIT)
+        stk_native_error(reply, 413, "TOO_LARGE", err->msg);
+    else if (err->code == STK_TIMEOUT)
+        stk_native_error(reply, 408, "TIMEOUT", err->msg);
+    else
+        stk_native_failed(reply, "read a body", err);
+}
+
+void stk_native_too_many_waiting(struct stk_reply *reply)
+{
+    stk_native_error(reply, 503, "LIMIT", "too many requests wait already; try again, or do without 'wait'");
+    stk_reply_header(reply, "Retry-After", "1");
+}
+
+void stk_native_location(struct stk_reply *reply, const char *folder, const char *name)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    stk_auto_buf path = { 0 };
+
+    stk_buf_add_str(&path, folder);
+    for (const char *p = name; *p; p++) {
+        if (strchr(plain, *p))
+            stk_buf_add(&path, p, 1);
+        else
+            stk_buf_printf(&path, "%%%02X", (unsigned char)*p);
+    }
+    if (!path.failed)
+        stk_reply_header(reply, "Location", path.data);
+}
+
 void stk_native_render_error(struct stk_reply *reply, int status, const char *message)
 {
     stk_native_error(reply, status,
                      status == 404   ? "NOT_FOUND"
                      : status == 405 ? "METHOD_NOT_ALLOWED"
+                     : status == 408 ? "TIMEOUT"
+                     : status == 413 ? "TOO_LARGE"
+                     : status == 415 ? "UNSUPPORTED_TYPE"
                      : status == 503 ? "LIMIT"
                      : status >= 500 ? "INTERNAL"
                                      : "INVALID",

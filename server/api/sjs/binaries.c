@@ -3,7 +3,6 @@
 #include "stoker/log.h"
 
 #include <string.h>
-#include <strings.h>
 
 void stk_sjs_binaries_list(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
@@ -43,73 +42,18 @@ void stk_sjs_binaries_get(struct stk_request *r, struct stk_reply *reply, void *
     stk_binary_row_done(&row);
 }
 
-/* The media type without its parameters. False: not one we take. */
-static bool find_type(const char *media, enum stk_binary_type *ret)
-{
-    static const struct {
-        const char *media;
-        enum stk_binary_type type;
-    } known[] = {
-        { "application/java-archive", STK_BINARY_JAR },
-        { "application/python-egg", STK_BINARY_EGG },
-        { "application/python-archive", STK_BINARY_EGG },
-        { "application/python-wheel", STK_BINARY_WHEEL },
-        { "application/zip", STK_BINARY_ZIP },
-    };
-    size_t len = strcspn(media, "; \t");
-
-    for (size_t i = 0; i < STK_LEN(known); i++) {
-        if (strlen(known[i].media) == len && strncasecmp(known[i].media, media, len) == 0) {
-            *ret = known[i].type;
-            return true;
-        }
-    }
-    return false;
-}
-
 static void upload_failed(struct stk_reply *reply, const struct stk_err *err)
 {
     if (err->code == STK_INVALID || err->code == STK_FULL) {
         stk_sjs_failed(reply, "upload", err);
     } else if (err->code == STK_LIMIT) {
         stk_sjs_err(reply, 413, "%s", err->msg);
+    } else if (err->code == STK_TIMEOUT) {
+        stk_sjs_body_failed(reply, err);
     } else {
         stk_error("sjs", "upload failed", "error", err->msg);
         stk_sjs_exc(reply, 500, "Storage Failure", err->msg, "java.io.IOException", "");
     }
-}
-
-/* The body into the upload. A zip begins with a local file header, and there is more than that. */
-static int receive(struct stk_request *r, struct stk_reply *reply, struct stk_upload *up)
-{
-    enum { PIECE = 65536 };
-    stk_auto_free char *piece = malloc(PIECE);
-    size_t have = 0;
-    ssize_t n = 0;
-    struct stk_err err = { 0 };
-
-    if (!piece) {
-        stk_fail(&err, STK_INTERNAL, "out of memory");
-        upload_failed(reply, &err);
-        return -1;
-    }
-    while (have < 5 && (n = stk_request_read(r, piece + have, PIECE - have, &err)) > 0)
-        have += (size_t)n;
-    if (n >= 0 && (have < 5 || memcmp(piece, "PK\003\004", 4) != 0)) {
-        stk_sjs_err(reply, 400, "Binary is not of the right format");
-        return -1;
-    }
-    while (n > 0) {
-        if (stk_upload_write(up, piece, have, &err) < 0) {
-            upload_failed(reply, &err);
-            return -1;
-        }
-        n = stk_request_read(r, piece, PIECE, &err);
-        have = n > 0 ? (size_t)n : 0;
-    }
-    if (n < 0)
-        stk_sjs_body_failed(reply, &err);
-    return n < 0 ? -1 : 0;
 }
 
 void stk_sjs_binaries_post(struct stk_request *r, struct stk_reply *reply, void *arg)
@@ -123,7 +67,7 @@ void stk_sjs_binaries_post(struct stk_request *r, struct stk_reply *reply, void 
 
     if (!media || !*media)
         media = "application/octet-stream";
-    if (!find_type(media, &type)) {
+    if (stk_media_type_find(media, &type) < 0) {
         stk_sjs_err(reply, 415, "Unsupported binary type %s", media);
         return;
     }
@@ -138,8 +82,9 @@ void stk_sjs_binaries_post(struct stk_request *r, struct stk_reply *reply, void 
         upload_failed(reply, &err);
         return;
     }
-    if (receive(r, reply, up) < 0) {
+    if (stk_upload_receive(r, up, &err) < 0) {
         stk_upload_abort(up);
+        upload_failed(reply, &err);
         return;
     }
     if (stk_upload_commit(up, name, type, &row, &err) < 0) {

@@ -3,7 +3,6 @@
 #include "stoker/log.h"
 
 #include <string.h>
-#include <strings.h>
 
 void stk_sjs_contexts_list(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
@@ -50,7 +49,7 @@ void stk_sjs_contexts_get(struct stk_request *r, struct stk_reply *reply, void *
 static json_t *read_settings(const struct sjs *sjs, struct stk_request *r, const json_t *body, struct stk_err *err)
 {
     size_t count = stk_request_query_count(r), n = 0;
-    stk_auto_free struct stk_sjs_setting *query = calloc(count + 1, sizeof *query);
+    stk_auto_free struct stk_setting *query = calloc(count + 1, sizeof *query);
 
     if (!query) {
         stk_fail(err, STK_INTERNAL, "out of memory");
@@ -61,11 +60,12 @@ static json_t *read_settings(const struct sjs *sjs, struct stk_request *r, const
         if (strcmp(query[n].path, "_method") != 0)
             n++;
     }
-    return stk_sjs_settings(sjs->options->context_settings, query, n, body, err);
+    return stk_settings_merge(sjs->options->context_settings, query, n,
+                              json_object_get(json_object_get(body, "spark"), "context-settings"), err);
 }
 
 static int make_spec(const struct sjs *sjs, struct stk_request *r, struct stk_reply *reply, const char *name,
-                     struct stk_sjs_spec *ret)
+                     struct stk_context_wish *ret)
 {
     json_auto_t *body = NULL, *settings = NULL;
     struct stk_err err;
@@ -73,7 +73,7 @@ static int make_spec(const struct sjs *sjs, struct stk_request *r, struct stk_re
     if (stk_sjs_body(r, reply, &body) < 0)
         return -1;
     settings = read_settings(sjs, r, body, &err);
-    if (settings && stk_sjs_spec_make(ret, name, settings, &err) == 0) {
+    if (settings && stk_settings_wish(ret, name, settings, &err) == 0) {
         ret->spec.name = name;
         return 0;
     }
@@ -108,52 +108,34 @@ static void create_failed(const struct sjs *sjs, struct stk_reply *reply, const 
     }
 }
 
-/* RFC 7240: a list of preferences, of which this one has no value. */
-static bool prefers_async(struct stk_request *r)
-{
-    static const char word[] = "respond-async";
-    const char *p = stk_request_header(r, "Prefer");
-
-    while (p && *p) {
-        size_t len;
-
-        p += strspn(p, " \t,");
-        len = strcspn(p, " \t,;");
-        if (len == sizeof word - 1 && strncasecmp(p, word, len) == 0)
-            return true;
-        p += len + strcspn(p + len, ",");
-    }
-    return false;
-}
-
 void stk_sjs_contexts_post(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
     const struct sjs *sjs = arg;
     const char *name = stk_request_param(r, "name");
     stk_auto_text error = NULL;
-    struct stk_sjs_spec spec;
+    struct stk_context_wish spec;
     struct stk_context_row row;
     struct stk_err err;
-    bool async = prefers_async(r);
+    bool async = stk_prefers_async(r);
     int rc;
 
     if (stk_sjs_check_name(reply, "the context's name", name) < 0)
         return;
-    if (!stk_sjs_begins_with_letter(name)) {
+    if (!stk_begins_with_letter(name)) {
         stk_sjs_err(reply, 400, "context name must start with letters");
         return;
     }
     if (make_spec(sjs, r, reply, name, &spec) < 0)
         return;
     if (!stk_request_wait_begin(r)) {
-        stk_sjs_spec_done(&spec);
+        stk_context_wish_done(&spec);
         stk_sjs_too_many_waiting(reply);
         return;
     }
     rc = stk_context_create(sjs->core, &spec.spec, async ? STK_RECORDED : STK_UP,
                             sjs->options->context_create_timeout_ms, &row, &error, &err);
     stk_request_wait_end(r);
-    stk_sjs_spec_done(&spec);
+    stk_context_wish_done(&spec);
     if (rc < 0) {
         create_failed(sjs, reply, name, stk_text_data(error), &err);
         return;

@@ -2,12 +2,9 @@
 
 #include "stoker/hocon.h"
 
-#include <locale.h>
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
-#include <wchar.h>
-#include <wctype.h>
 
 enum { DEPTH_MAX = 48 }; /* levels of a posted config; a level takes up to 1 KiB of an HTTP thread's 100 KiB stack */
 
@@ -150,25 +147,4 @@ int stk_sjs_check_name(struct stk_reply *reply, const char *what, const char *na
         return 0;
     stk_sjs_err(reply, 400, "%s", err.msg);
     return -1;
-}
-
-/* Any letter of Unicode counts, so this needs a locale that knows them; it is only borrowed for the one question. */
-bool stk_sjs_begins_with_letter(const char *name)
-{
-    unsigned char first = (unsigned char)name[0];
-    locale_t utf8, before;
-    mbstate_t state = { 0 };
-    wchar_t letter;
-    bool is_letter;
-
-    if (first < 0x80)
-        return (first | 0x20) >= 'a' && (first | 0x20) <= 'z';
-    utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
-    if (!utf8)
-        return true; /* a server without that locale takes any character beyond ASCII */
-    before = uselocale(utf8);
-    is_letter = mbrtowc(&letter, name, strlen(name), &state) <= 4 && iswalpha((wint_t)letter);
-    uselocale(before);
-    freelocale(utf8);
-    return is_letter;
 }

@@ -4,7 +4,6 @@
  */
 #include "api/sjs/sjs.h"
 
-#include "stoker/core.h"
 #include "ui/page.h"
 
 #include <string.h>
@@ -78,22 +77,6 @@ static const struct stk_dialect dialect = {
     .render_error = stk_sjs_render_error,
     .arg = &sjs,
 };
-
-int stk_sjs_keep_warm(struct stk_core *core, const json_t *context_settings, struct stk_err *err)
-{
-    json_auto_t *settings = stk_sjs_settings(context_settings, NULL, 0, NULL, err);
-    struct stk_sjs_spec spec;
-    int rc;
-
-    if (!settings || stk_sjs_spec_make(&spec, "stoker", settings, err) < 0) {
-        stk_err_prefix(err, "context-settings");
-        return -1;
-    }
-    spec.spec.name = "";
-    rc = stk_core_keep_warm(core, &spec.spec, err);
-    stk_sjs_spec_done(&spec);
-    return rc;
-}
 
 const struct stk_dialect *stk_api_sjs(struct stk_core *core, const struct stk_api_options *options)
 {

@@ -59,28 +59,5 @@ int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret);
 void stk_sjs_body_failed(struct stk_reply *reply, const struct stk_err *err);
 /* 1..255 bytes of text without control characters; what names the field. */
 int stk_sjs_check_name(struct stk_reply *reply, const char *what, const char *name);
-bool stk_sjs_begins_with_letter(const char *name);
-
-/* ---- settings.c: context settings. Pure. */
-
-struct stk_sjs_setting {
-    const char *path, *value;
-};
-
-/*
- * defaults < query < the body's spark.context-settings. query: n pairs, a dot in a path makes levels. A new object. STK_INVALID:
- * two of the query's paths clash, or one has an empty part.
- */
-json_t *stk_sjs_settings(const json_t *defaults, const struct stk_sjs_setting *query, size_t n, const json_t *body,
-                         struct stk_err *err);
-
-/* What stk_context_create() is given; the name is the caller's. Zero-initialise, release with stk_sjs_spec_done(). */
-struct stk_sjs_spec {
-    struct stk_context_spec spec;
-    json_t *spark_conf, *hadoop_conf, *python_paths, *settings;
-};
-/* STK_NOT_FOUND: the context factory is not known, err->msg is its name. STK_INVALID: another setting is wrong. */
-int stk_sjs_spec_make(struct stk_sjs_spec *ret, const char *name, const json_t *settings, struct stk_err *err);
-void stk_sjs_spec_done(struct stk_sjs_spec *s);
 
 #endif

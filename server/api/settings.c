@@ -1,5 +1,6 @@
-/* Context settings as Spark Job Server writes them (its reference, 4.2), turned into what our core starts contexts from. */
-#include "api/sjs/sjs.h"
+/* Context settings, the same in all dialects (docs/dialects/sjs.md), turned into what our core starts contexts from. */
+#include "stoker/api.h"
+#include "stoker/core.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@ static int no_memory(struct stk_err *err)
     return stk_fail(err, STK_INTERNAL, "out of memory");
 }
 
-static int set_path(json_t *root, const struct stk_sjs_setting *s, struct stk_err *err)
+static int set_path(json_t *root, const struct stk_setting *s, struct stk_err *err)
 {
     json_t *at = root;
     const char *part = s->path;
@@ -40,19 +41,19 @@ static int set_path(json_t *root, const struct stk_sjs_setting *s, struct stk_er
     }
 }
 
-json_t *stk_sjs_settings(const json_t *defaults, const struct stk_sjs_setting *query, size_t n, const json_t *body,
-                         struct stk_err *err)
+json_t *stk_settings_merge(const json_t *defaults, const struct stk_setting *query, size_t n, const json_t *posted,
+                           struct stk_err *err)
 {
     json_auto_t *merged = json_is_object(defaults) ? json_deep_copy(defaults) : json_object();
     json_auto_t *asked = json_object();
-    json_auto_t *posted = json_deep_copy(json_object_get(json_object_get(body, "spark"), "context-settings"));
+    json_auto_t *last = json_deep_copy(posted);
 
     for (size_t i = 0; i < n; i++) {
         if (set_path(asked, &query[i], err) < 0)
             return NULL;
     }
     if (!merged || !asked || json_object_update_recursive(merged, asked) < 0 ||
-        (json_is_object(posted) && json_object_update_recursive(merged, posted) < 0)) {
+        (json_is_object(last) && json_object_update_recursive(merged, last) < 0)) {
         no_memory(err);
         return NULL;
     }
@@ -255,7 +256,7 @@ static int copy_setting(const json_t *settings, const char *from, value_check *c
 }
 
 /* Later steps beat earlier ones. */
-static int make_spark_conf(struct stk_sjs_spec *s, const char *name, const json_t *settings, struct stk_err *err)
+static int make_spark_conf(struct stk_context_wish *s, const char *name, const json_t *settings, struct stk_err *err)
 {
     json_t *conf = s->spark_conf;
     json_auto_t *master = NULL;
@@ -295,7 +296,7 @@ static const char *find_kind(const char *factory)
     return NULL;
 }
 
-static int make_kind(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+static int make_kind(struct stk_context_wish *s, const json_t *settings, struct stk_err *err)
 {
     const json_t *factory = json_object_get(settings, "context-factory");
 
@@ -311,7 +312,7 @@ static int make_kind(struct stk_sjs_spec *s, const json_t *settings, struct stk_
 }
 
 /* Hive is there for those who ask for it: it costs seconds at the start and a metastore folder in the working directory. */
-static int make_hive(struct stk_sjs_spec *s, struct stk_err *err)
+static int make_hive(struct stk_context_wish *s, struct stk_err *err)
 {
     static const char asked_key[] = "spark.session.hive.enabled", key[] = "spark.sql.catalogImplementation";
     const char *asked = json_string_value(json_object_get(s->spark_conf, asked_key));
@@ -326,7 +327,7 @@ static int make_hive(struct stk_sjs_spec *s, struct stk_err *err)
     return rc < 0 ? no_memory(err) : 0;
 }
 
-static int make_slots(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+static int make_slots(struct stk_context_wish *s, const json_t *settings, struct stk_err *err)
 {
     static const char *const keys[] = { "max-jobs-per-context", "max-jobs" };
     int64_t n = 0;
@@ -348,7 +349,7 @@ static int make_slots(struct stk_sjs_spec *s, const json_t *settings, struct stk
 }
 
 /* Limits of the context's jobs and its own clocks. */
-static int make_terms(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+static int make_terms(struct stk_context_wish *s, const json_t *settings, struct stk_err *err)
 {
     static const char *const keys[] = { "priority",  "queue-timeout", "run-timeout", "max-memory",
                                         "isolation", "idle-timeout",  "lifetime" };
@@ -385,7 +386,7 @@ static int bad_paths(struct stk_err *err)
                     "paths, none of them empty");
 }
 
-static int add_path(struct stk_sjs_spec *s, const char *path, size_t len, struct stk_err *err)
+static int add_path(struct stk_context_wish *s, const char *path, size_t len, struct stk_err *err)
 {
     if (len == 0)
         return bad_paths(err);
@@ -393,7 +394,7 @@ static int add_path(struct stk_sjs_spec *s, const char *path, size_t len, struct
 }
 
 /* "a,b": the only way to name several in a query. */
-static int add_path_list(struct stk_sjs_spec *s, const char *list, struct stk_err *err)
+static int add_path_list(struct stk_context_wish *s, const char *list, struct stk_err *err)
 {
     for (const char *p = list;; p++) {
         size_t len = strcspn(p, ",");
@@ -406,7 +407,7 @@ static int add_path_list(struct stk_sjs_spec *s, const char *list, struct stk_er
     }
 }
 
-static int make_python_paths(struct stk_sjs_spec *s, const json_t *settings, struct stk_err *err)
+static int make_python_paths(struct stk_context_wish *s, const json_t *settings, struct stk_err *err)
 {
     const json_t *python = json_object_get(settings, "python"), *paths = json_object_get(python, "paths"), *path;
     size_t i;
@@ -429,7 +430,7 @@ static int make_python_paths(struct stk_sjs_spec *s, const json_t *settings, str
 }
 
 /* What jobs see as runtime.contextConfig: the settings, and the two that Spark Job Server forces. */
-static int make_settings(struct stk_sjs_spec *s, const char *name, struct stk_err *err)
+static int make_settings(struct stk_context_wish *s, const char *name, struct stk_err *err)
 {
     json_t *context = json_object_get(s->settings, "context");
 
@@ -468,9 +469,9 @@ static int check_unsupported(const json_t *settings, struct stk_err *err)
     return 0;
 }
 
-int stk_sjs_spec_make(struct stk_sjs_spec *ret, const char *name, const json_t *settings, struct stk_err *err)
+int stk_settings_wish(struct stk_context_wish *ret, const char *name, const json_t *settings, struct stk_err *err)
 {
-    struct stk_sjs_spec s = {
+    struct stk_context_wish s = {
         .spark_conf = json_object(),
         .hadoop_conf = json_object(),
         .python_paths = json_array(),
@@ -493,15 +494,31 @@ int stk_sjs_spec_make(struct stk_sjs_spec *ret, const char *name, const json_t *
     *ret = s;
     return 0;
 failed:
-    stk_sjs_spec_done(&s);
+    stk_context_wish_done(&s);
     return -1;
 }
 
-void stk_sjs_spec_done(struct stk_sjs_spec *s)
+void stk_context_wish_done(struct stk_context_wish *s)
 {
     json_decref(s->spark_conf);
     json_decref(s->hadoop_conf);
     json_decref(s->python_paths);
     json_decref(s->settings);
-    *s = (struct stk_sjs_spec){ 0 };
+    *s = (struct stk_context_wish){ 0 };
+}
+
+int stk_settings_keep_warm(struct stk_core *core, const json_t *context_settings, struct stk_err *err)
+{
+    json_auto_t *settings = stk_settings_merge(context_settings, NULL, 0, NULL, err);
+    struct stk_context_wish spec;
+    int rc;
+
+    if (!settings || stk_settings_wish(&spec, "stoker", settings, err) < 0) {
+        stk_err_prefix(err, "context-settings");
+        return -1;
+    }
+    spec.spec.name = "";
+    rc = stk_core_keep_warm(core, &spec.spec, err);
+    stk_context_wish_done(&spec);
+    return rc;
 }
