@@ -222,6 +222,8 @@ static bool take_result(struct job *job, json_t *done)
         return false;
     job->row.result_file = stk_text_new(file, strlen(file));
     job->row.result_bytes = json_integer_value(json_object_get(done, "result_bytes"));
+    if (job->row.result_bytes < 0) /* whoever sends the file goes by the file */
+        job->row.result_bytes = 0;
     return true;
 }
 

@@ -115,7 +115,7 @@ static void check_params(struct stk_request *r)
         rc = stk_sjs_check_name(&reply, "It", r->query.pairs[i].value);
         check_reply(&reply, rc < 0);
         stk_reply_done(&reply);
-        stk_sjs_begins_with_letter(name);
+        stk_begins_with_letter(name);
     }
 }
 

@@ -296,6 +296,7 @@ def test_result_file_of_another_size_than_claimed(server, narrow, app, claim):
     """A size that is a lie neither hangs a client nor gives it JSON that looks whole."""
     job = server.start_job(narrow, app, {"do": "big_result", "bytes": 100, "claim": claim})
     wait_for(lambda: server.job_row(job)[0] == "FINISHED", "end of the job")
+    assert server.get("/v1/jobs/" + job).json["result_bytes"] >= 0
     start = time.monotonic()
     try:
         reply = server.get("/jobs/" + job, http_timeout=10)
