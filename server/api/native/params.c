@@ -24,9 +24,10 @@ static const char *find_name(const char *const *names, const char *name, bool *r
     size_t len = strlen(name);
 
     for (; *names; names++) {
-        *ret_many = (*names)[len] == '*' && !(*names)[len + 1];
-        if (strncmp(*names, name, len) == 0 && (!(*names)[len] || *ret_many))
-            return *names;
+        if (strcspn(*names, "*") != len || strncmp(*names, name, len) != 0)
+            continue;
+        *ret_many = (*names)[len] == '*';
+        return *names;
     }
     return NULL;
 }
