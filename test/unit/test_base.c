@@ -495,9 +495,55 @@ static void sizes(void **state)
         assert_int_equal(-1, stk_parse_size(bad[i], &bytes));
 }
 
+static void times_are_read(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t us;
+    } right[] = {
+        { "1970-01-01T00:00:00Z", 0 },
+        { "1970-01-01T00:00:00.000001Z", 1 },
+        { "2013-05-29T12:34:56.789Z", 1369830896789000 },
+        { "2013-05-29t12:34:56.7z", 1369830896700000 },
+        { "2013-05-29 14:34:56+02:00", 1369830896000000 },
+        { "2013-05-29T07:04:56-05:30", 1369830896000000 },
+        { "2000-02-29T00:00:00Z", 951782400000000 },
+        { "9999-12-31T23:59:59.999999Z", 253402300799999999 },
+    };
+    static const char *const wrong[] = {
+        "",
+        "2013",
+        "2013-05-29",
+        "2013-05-29T12:34:56",
+        "2013-05-29T12:34Z",
+        "2013-05-29T12:34:56.Z",
+        "2013-05-29T12:34:56.1234567Z",
+        "2013-05-29T12:34:56Zx",
+        "2013-05-29T24:00:00Z",
+        "2013-13-01T00:00:00Z",
+        "2013-02-29T00:00:00Z",
+        "1900-01-01T00:00:00Z",
+        "+013-05-29T12:34:56Z",
+        "2013-05-29T12:34:56+2:00",
+        "2013-05-29T12:34:56 02:00",
+    };
+    int64_t us;
+
+    (void)state;
+    for (size_t i = 0; i < STK_LEN(right); i++) {
+        assert_int_equal(0, stk_time_parse(right[i].text, &us));
+        assert_int_equal(right[i].us, us);
+    }
+    for (size_t i = 0; i < STK_LEN(wrong); i++) {
+        if (stk_time_parse(wrong[i], &us) == 0)
+            fail_msg("'%s' is taken", wrong[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(times_are_read),
         cmocka_unit_test(failing_is_one_statement),
         cmocka_unit_test(long_messages_are_cut_between_characters),
         cmocka_unit_test(codes_have_names),
