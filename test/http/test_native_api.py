@@ -121,6 +121,18 @@ def test_a_create_whose_wait_is_over_goes_on(server, name):
     wait_for(lambda: server.get("/v1/contexts/" + name).json["state"] == "RUNNING", "the context")
 
 
+def test_a_create_is_answered_when_it_is_recorded(daemon):
+    """However short the wait: who gets an answer finds the context."""
+    server = daemon().start()
+    with server.frozen_store():
+        creating = server.background("POST", "/v1/contexts?wait=1ms", {"name": "c"})
+        wait_for(lambda: server.get("/v1/server").json["contexts"]["CREATING"] == 1, "its arrival")
+        for _ in range(5):
+            assert server.get("/v1/contexts").json["contexts"] == []
+        assert not creating.done()
+    assert creating().status in (201, 202)
+
+
 def test_a_context_that_cannot_start(server, name):
     reply = server.post("/v1/contexts?wait=30s", {"name": name, "settings": {"spark.fake.keeper": "fail"}})
     found = error(reply, 500, "CONTEXT_FAILED")
