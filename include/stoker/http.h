@@ -77,7 +77,7 @@ void stk_reply_file_take(struct stk_reply *reply, int status, const char *conten
  * and Retry-After. A HEAD gets the headers only.
  */
 struct stk_stream {
-    /* Fills buf: how many bytes (at most n, which is at least 4 KiB), or one of the numbers below. */
+    /* Fills buf: how many bytes (at most n, which is at least 16 KiB), or one of the numbers below. */
     ssize_t (*pull)(struct stk_stream *stream, char *buf, size_t n);
     void (*free)(struct stk_stream *stream); /* any thread, once; the client may have left long before the end */
 };

@@ -91,6 +91,7 @@ struct stk_job_row {
     struct stk_text *receipt;     /* JSON object, docs/cancel.md; NULL: nobody wanted to end it */
     struct stk_text *idempotency_key, *fingerprint; /* NULL: none; the second is of what was posted with it */
     int64_t result_bytes;
+    int64_t output_bytes[2]; /* what it has printed to stdout and stderr; written with the final state, not read back */
     struct stk_job_terms terms;
     enum stk_job_state state;
     int attempt;                                /* 0: never handed to a worker */

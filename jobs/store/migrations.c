@@ -119,6 +119,10 @@ static const char *const migrations[] = {
     "ALTER TABLE jobs ADD COLUMN fingerprint TEXT;"
     "CREATE UNIQUE INDEX jobs_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;"
     "PRAGMA user_version = 2;",
+    /* Version 3: what a job has printed, to tell an empty log from one that is not kept any more. NULL: nothing. */
+    "ALTER TABLE jobs ADD COLUMN stdout_bytes INTEGER;"
+    "ALTER TABLE jobs ADD COLUMN stderr_bytes INTEGER;"
+    "PRAGMA user_version = 3;",
 };
 
 static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)

@@ -125,7 +125,7 @@ struct stk_reply {
     bool closes_object;        /* and then "}" */
     struct stk_stream *stream; /* NULL: none; owned. In place of a body */
     bool chunked;              /* the stream is sent in chunks, else its end is that of the connection */
-    bool failed; /* out of memory somewhere: a plain 500 is sent */
+    bool failed;               /* out of memory somewhere: a plain 500 is sent */
 };
 
 void stk_reply_init(struct stk_reply *reply);

@@ -26,8 +26,8 @@ enum {
     HEAD_ROOM = 16, /* "10000\r\n" before a chunk */
     TAIL_ROOM = 2,
     PIECES_A_TURN = 8, /* then the next client */
-    ASK_MIN_MS = 20,   /* a source that had nothing is asked again after a quarter of the time that it has had nothing, */
-    ASK_MAX_MS = 250,  /* within these: what comes is there quickly, and a silent log costs four looks a second */
+    ASK_MIN_MS = 20, /* a source that had nothing is asked again after a quarter of the time that it has had nothing, */
+    ASK_MAX_MS = 250,    /* within these: what comes is there quickly, and a silent log costs four looks a second */
     UNSENT_MAX = 131072, /* bytes that the kernel may hold of what the client has no room for */
 };
 
@@ -38,7 +38,7 @@ struct client {
     bool blocked; /* it takes nothing for now */
     bool leaving; /* it has closed its side: it gets what there is, but nothing is waited for */
     bool watched; /* by the epoll descriptor */
-    char *rest; /* what a send() has left; NULL: nothing */
+    char *rest;   /* what a send() has left; NULL: nothing */
     size_t rest_at, rest_len;
     int64_t took_ms; /* when it last took something */
     int64_t gave_ms; /* when the source last had something */
@@ -288,10 +288,10 @@ static void *run(void *arg)
     while (!is_stopping(s)) {
         int64_t due_ms = look_after(s), wait_ms = due_ms < 0 ? -1 : due_ms - stk_mono_ms();
         int n = epoll_wait(s->epoll_fd, events, STK_LEN(events),
-                           due_ms < 0      ? -1
-                           : wait_ms < 0   ? 0
+                           due_ms < 0       ? -1
+                           : wait_ms < 0    ? 0
                            : wait_ms > 1000 ? 1000
-                                           : (int)wait_ms);
+                                            : (int)wait_ms);
 
         for (int i = 0; i < n; i++) {
             struct client *c = events[i].data.ptr;
@@ -335,8 +335,10 @@ static void set_options(int fd)
     const struct {
         int level, name, value;
     } options[] = {
-        { SOL_SOCKET, SO_KEEPALIVE, 1 },   { IPPROTO_TCP, TCP_KEEPIDLE, 60 },
-        { IPPROTO_TCP, TCP_KEEPINTVL, 15 }, { IPPROTO_TCP, TCP_KEEPCNT, 4 },
+        { SOL_SOCKET, SO_KEEPALIVE, 1 },
+        { IPPROTO_TCP, TCP_KEEPIDLE, 60 },
+        { IPPROTO_TCP, TCP_KEEPINTVL, 15 },
+        { IPPROTO_TCP, TCP_KEEPCNT, 4 },
         { IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_MAX },
     };
 

@@ -26,7 +26,7 @@
 #define TEST_DATA_DIR "test/unit"
 #endif
 
-enum { WAIT_MS = 20000, SCHEMA_VERSION = 2 };
+enum { WAIT_MS = 20000, SCHEMA_VERSION = 3 };
 
 /* ---- a loop of one's own: tasks are kept until the test runs them */
 
@@ -435,6 +435,7 @@ static void job_is_kept_as_it_was_given(void **state)
 {
     struct fixture *f = *state;
     struct stk_job_row row = new_job(), got;
+    struct stk_job_stage stage;
     struct stk_text *config;
 
     submit(f, &row);
@@ -467,6 +468,8 @@ static void job_is_kept_as_it_was_given(void **state)
     row.result_file = text("big");
     row.result_bytes = 12;
     row.error = text("{}");
+    row.output_bytes[0] = INT64_C(5) << 30;
+    row.output_bytes[1] = 7;
     move(f, &row, STK_JOB_FINISHED);
     reopen(f);
     assert_int_equal(0, stk_store_job_get(f->store, row.id, &got, NULL));
@@ -480,6 +483,12 @@ static void job_is_kept_as_it_was_given(void **state)
     assert_int_equal(12, got.result_bytes);
     assert_text("{}", got.error);
     stk_job_row_done(&got);
+    assert_int_equal(0, stk_store_job_stage(f->store, row.id, &stage, NULL));
+    assert_int_equal(STK_JOB_FINISHED, stage.state);
+    assert_int_equal(2, stage.attempt);
+    assert_string_equal("w-3fa9c1d2", stage.process);
+    assert_int_equal(INT64_C(5) << 30, stage.output_bytes[0]);
+    assert_int_equal(7, stage.output_bytes[1]);
 
     assert_int_equal(0, stk_store_job_config(f->store, row.id, &config, NULL));
     assert_text("{\"input\": \"a b c\"}", config);

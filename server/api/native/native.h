@@ -15,6 +15,7 @@ struct native {
 
 stk_handler stk_native_jobs_get, stk_native_jobs_receipt;
 stk_handler stk_native_contexts_get;
+stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
 
 /* ---- render.c */
 
