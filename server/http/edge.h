@@ -46,8 +46,11 @@ int64_t stk_slow_until_ms(int64_t began_ms, int64_t now_ms, uint64_t moved, size
 
 /* Shuts down every connection to one of these local ports. */
 void stk_sockets_shut(const uint16_t *ports, size_t n);
-/* A duplicate of the socket that CivetWeb has for this request; -1: there is no descriptor left for it. */
-int stk_socket_dup(const struct mg_request_info *info);
+/*
+ * Takes the socket of this request away from CivetWeb, which from here on has a duplicate of stand_in in its place and will
+ * shut down and close that. By the thread of the request. -1: there is no descriptor left for it, and nothing has changed.
+ */
+int stk_socket_take(const struct mg_request_info *info, int stand_in);
 
 /* ---- streams.c: replies without a known end, on a thread of their own */
 
@@ -59,6 +62,7 @@ struct stk_streams *stk_streams_start(int max, int64_t timeout_ms, struct stk_er
 void stk_streams_stop(struct stk_streams *s);
 void stk_streams_free(struct stk_streams *s); /* once stopped; NULL is fine */
 
+int stk_streams_stand_in(const struct stk_streams *s); /* a socket for stk_socket_take() */
 /* A place for one more; false: there is none. It goes with stk_streams_add_take() or _unreserve(). */
 bool stk_streams_reserve(struct stk_streams *s);
 void stk_streams_unreserve(struct stk_streams *s);

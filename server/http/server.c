@@ -269,28 +269,28 @@ static void refuse_stream(struct exchange *x, const char *message)
 /* Hands the connection over to the thread of streams. false: the reply is no stream, or no longer. */
 static bool give_stream_away(struct exchange *x)
 {
+    struct stk_streams *streams = x->http->streams;
     struct stk_request *r = &x->request;
     struct worker *w = x->worker;
     int fd;
 
     if (!x->reply.stream || r->head)
         return false;
-    if (!stk_streams_reserve(x->http->streams)) {
+    if (!stk_streams_reserve(streams)) {
         refuse_stream(x, "Too many streams are being sent (max-streams).");
         return false;
     }
     x->reply.chunked = strcmp(r->info->http_version, "1.1") == 0;
     w->out.len = 0;
     stk_reply_head(&x->reply, &w->out, http_date(w), "close");
-    fd = w->out.failed ? -1 : stk_socket_dup(r->info);
+    fd = w->out.failed ? -1 : stk_socket_take(r->info, stk_streams_stand_in(streams));
     if (fd < 0) {
-        stk_streams_unreserve(x->http->streams);
+        stk_streams_unreserve(streams);
         refuse_stream(x, "There is no descriptor or memory left for a stream.");
         return false;
     }
     mg_disable_connection_keep_alive(r->conn);
-    stk_streams_add_take(x->http->streams, fd, w->out.data, w->out.len, x->reply.chunked,
-                         stk_steal_ptr(&x->reply.stream));
+    stk_streams_add_take(streams, fd, w->out.data, w->out.len, x->reply.chunked, stk_steal_ptr(&x->reply.stream));
     return true;
 }
 

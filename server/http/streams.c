@@ -1,8 +1,8 @@
 /*
  * Replies without a known end: one thread of ours for all of them. CivetWeb has a thread for each connection, and a client that
- * follows a log for a day would hold one for a day. So the socket is taken out of its hands (a duplicate of the descriptor:
- * CivetWeb closes its own, without a shutdown(), when the handler is back) and served here: sends never block, sources are asked
- * again while their clients take what they give.
+ * follows a log for a day would hold one for a day. So the socket is taken out of its hands (another one is put in its place, which
+ * it shuts down and closes when the handler is back) and served here: sends never block, sources are asked again while their
+ * clients take what they give.
  *
  * A client that stops reading costs what is left of one piece and is forgotten after a while. Nobody waits for it.
  */
@@ -37,7 +37,6 @@ struct client {
     bool chunked, ended;
     bool blocked; /* it takes nothing for now */
     bool leaving; /* it has closed its side: it gets what there is, but nothing is waited for */
-    bool watched; /* by the epoll descriptor */
     char *rest;   /* what a send() has left; NULL: nothing */
     size_t rest_at, rest_len;
     int64_t took_ms; /* when it last took something */
@@ -49,6 +48,7 @@ struct client {
 struct stk_streams {
     pthread_t thread;
     int epoll_fd, wake_fd;
+    int stand_in; /* a socket that nobody listens to */
     int64_t timeout_ms;
     int max;
     atomic_int n; /* reserved and running */
@@ -66,9 +66,7 @@ struct stk_streams {
 
 static void client_free(struct stk_streams *s, struct client *c)
 {
-    if (c->watched) /* close() would not do: CivetWeb may not have closed its own descriptor yet */
-        epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
-    close(c->fd);
+    close(c->fd); /* the last descriptor of it: nothing is heard of it any more */
     c->source->free(c->source);
     free(c->rest);
     free(c);
@@ -238,7 +236,6 @@ static void take_arrived(struct stk_streams *s)
             client_free(s, c);
             continue;
         }
-        c->watched = true;
         c->next = s->clients;
         s->clients = c;
     }
@@ -316,6 +313,11 @@ static void *run(void *arg)
 
 /* ---- for the HTTP threads */
 
+int stk_streams_stand_in(const struct stk_streams *s)
+{
+    return s->stand_in;
+}
+
 bool stk_streams_reserve(struct stk_streams *s)
 {
     if (atomic_fetch_add(&s->n, 1) < s->max)
@@ -389,6 +391,8 @@ static void streams_free(struct stk_streams *s)
         close(s->epoll_fd);
     if (s->wake_fd >= 0)
         close(s->wake_fd);
+    if (s->stand_in >= 0)
+        close(s->stand_in);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -408,7 +412,9 @@ struct stk_streams *stk_streams_start(int max, int64_t timeout_ms, struct stk_er
     pthread_mutex_init(&s->lock, NULL);
     s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (s->epoll_fd < 0 || s->wake_fd < 0 || epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->wake_fd, &event) < 0) {
+    s->stand_in = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s->epoll_fd < 0 || s->wake_fd < 0 || s->stand_in < 0 ||
+        epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->wake_fd, &event) < 0) {
         stk_fail_sys(err, errno, "make the descriptors of streams");
     } else if ((rc = pthread_create(&s->thread, NULL, run, s)) != 0) {
         stk_fail_sys(err, rc, "start the thread of streams");

@@ -97,22 +97,27 @@ struct wanted {
     int fd; /* -1: not found yet */
 };
 
-static void dup_if_wanted(int fd, void *arg)
+static void note_if_wanted(int fd, void *arg)
 {
     struct wanted *wanted = arg;
     struct ends ends;
 
-    if (wanted->fd >= 0 || !find_ends(fd, &ends) || !has_ends(wanted->info, &ends))
-        return;
-    wanted->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (find_ends(fd, &ends) && has_ends(wanted->info, &ends))
+        wanted->fd = fd; /* it stays what it is: its thread is the one that looks for it */
 }
 
-int stk_socket_dup(const struct mg_request_info *info)
+int stk_socket_take(const struct mg_request_info *info, int stand_in)
 {
     struct wanted wanted = { info, -1 };
+    stk_auto_fd fd = -1;
 
-    each_descriptor(dup_if_wanted, &wanted);
-    return wanted.fd;
+    each_descriptor(note_if_wanted, &wanted);
+    if (wanted.fd < 0)
+        return -1;
+    fd = fcntl(wanted.fd, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0 || dup3(stand_in, wanted.fd, O_CLOEXEC) < 0)
+        return -1;
+    return stk_steal_fd(&fd);
 }
 
 struct ports {

@@ -115,7 +115,7 @@ static int refresh(struct part *p)
     struct stk_output_look look;
     struct stk_err err;
 
-    if (p->at < p->end || p->over)
+    if (p->over)
         return 0;
     if (stk_output_look(p->output, &look, &err) == 0) {
         p->end = look.bytes;
