@@ -344,6 +344,10 @@ def test_who_has_said_all_gets_what_there_is(server, context, app, flags):
         got = server.raw(b"GET /v1/jobs/%s/logs?follow=true HTTP/1.1\r\nHost: x\r\n\r\n" % id.encode())
         assert got.endswith(b"\r\n%x\r\n%s\r\n%s" % (len(text), text, end)), got
     script.end()
+    job = server.start_job(context, app, {"do": "flood", "bytes": 8 << 20})  # more than goes at once
+    server.wait_job(job, "FINISHED")
+    got = server.raw(b"GET /v1/jobs/%s/logs?follow=true HTTP/1.0\r\n\r\n" % job.encode())
+    assert got.split(b"\r\n\r\n", 1)[1] == logs(server, job).body
 
 
 # ---- never another job's
