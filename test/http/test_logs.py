@@ -91,6 +91,8 @@ class Follower:
     def close(self):
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
+        if self.thread.ident:
+            self.thread.join(kit.WAIT)
         self.sock.close()
         self.reply.close()
 
@@ -534,6 +536,27 @@ def test_a_hundred_followers_hold_no_thread(daemon, flags):
     assert all(f.wait_end() == text for f in followers)
 
 
+def test_two_hundred_followers_of_fifty_jobs(daemon, flags):
+    server = daemon(max_streams=200, http_threads=16, max_waiting=8, max_jobs=50).start()
+    context, app = server.create(), server.upload()
+    scripts = [Script(server, context, app, flags) for _ in range(50)]
+    for n, script in enumerate(scripts):
+        script.out("job %d\n" % n)
+        wait_for(lambda script=script: logs(server, script.id).body, "all fifty run")
+    before = rss_anon(server)
+    followers = [(n, follow(server, script.id)) for n, script in enumerate(scripts) for _ in range(4)]
+    reply = logs(server, scripts[0].id, follow="true")
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+    for n, script in enumerate(scripts):
+        script.out("".join("%d: line %d\n" % (n, i) for i in range(1000)))
+        script.end()
+    for n, follower in followers:
+        assert follower.wait_end() == b"job %d\n" % n + b"".join(b"%d: line %d\n" % (n, i) for i in range(1000))
+    after = rss_anon(server)
+    print("200 followers: RssAnon %d KiB before, %d KiB after" % (before >> 10, after >> 10))
+    assert after - before < (8 << 20) or kit.REPORTS
+
+
 def test_one_over_the_limit_is_told_to_come_back(daemon, flags):
     server = daemon(max_streams=2).start()
     context, app = server.create(), server.upload()
@@ -569,7 +592,7 @@ def test_a_follower_that_does_not_read_slows_nobody(daemon):
     reader = follow(server, job)
     server.wait_job(job, "FINISHED")
     assert len(reader.wait_end()) == size
-    assert rss_anon(server) - before < 16 << 20
+    assert rss_anon(server) - before < (16 << 20) or kit.REPORTS  # sanitizers take memory of their own
     assert server.run(context, app).status == 200
     deaf[0].start()  # it was only slow
     assert len(deaf[0].wait_end()) == size
@@ -613,7 +636,7 @@ def test_a_gigabyte_costs_the_server_no_memory(daemon):
     assert follower.lines == plain.lines == size // 64 and follower.ordered and plain.ordered
     assert logs(server, job, tail=1).body[:16] == b"%016d" % (size // 64 - 1)
     print("%d bytes: RssAnon %d KiB before, %d KiB at most" % (size, before >> 10, peak >> 10))
-    assert peak - before < 8 << 20
+    assert peak - before < (8 << 20) or kit.REPORTS
 
 
 class Count:
