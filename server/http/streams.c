@@ -131,13 +131,23 @@ static int send_piece(struct client *c, const char *bytes, size_t len)
     return 0;
 }
 
+/* "<n>\r\n" in front of data; where it begins. */
+static char *put_chunk_size(char *data, size_t n)
+{
+    *--data = '\n';
+    *--data = '\r';
+    do
+        *--data = "0123456789abcdef"[n % 16];
+    while (n /= 16);
+    return data;
+}
+
 /* A piece of the source to the client. 1: it went, 0: not for now, -1: this is over. */
 static int next_piece(struct stk_streams *s, struct client *c)
 {
-    char *data = s->piece + HEAD_ROOM, head[HEAD_ROOM + 1];
+    char *data = s->piece + HEAD_ROOM, *chunk;
     ssize_t n = c->source->pull(c->source, data, PIECE);
     int64_t now_ms = stk_mono_ms(), wait_ms;
-    int len;
 
     if (n == STK_STREAM_IDLE) {
         if (c->leaving)
@@ -155,10 +165,10 @@ static int next_piece(struct stk_streams *s, struct client *c)
     }
     if (!c->chunked)
         return send_piece(c, data, (size_t)n);
-    len = snprintf(head, sizeof head, "%zx\r\n", (size_t)n);
-    memcpy(data - len, head, (size_t)len);
-    memcpy(data + n, "\r\n", 2);
-    return send_piece(c, data - len, (size_t)len + (size_t)n + 2);
+    chunk = put_chunk_size(data, (size_t)n);
+    data[n] = '\r';
+    data[n + 1] = '\n';
+    return send_piece(c, chunk, (size_t)(data - chunk) + (size_t)n + 2);
 }
 
 /*

@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from server import Background, Files, Stoker, wait_until
+from server import Background, wait_until
 
 PRINTS, LEAVES = "stoker_jobs.printing.Prints", "stoker_jobs.printing.LeavesThread"
 FLOODS, BIG = "stoker_jobs.printing.Floods", "stoker_jobs.printing.Big"
@@ -13,19 +13,14 @@ ON_EXECUTORS = "stoker_jobs.printing.OnExecutors"
 WAYS = ["print", "write", "printf", "child", "python_child", "fork", "thread"]
 
 
+pytestmark = pytest.mark.usefixtures("py")
+
+
 @pytest.fixture(scope="module")
-def stoker(tmp_path_factory):
-    os.environ.pop("PYTHONUNBUFFERED", None)    # where it is set, C holds nothing back
-    with Stoker(tmp_path_factory.mktemp("stoker"), context_create_timeout="5min") as stoker:
-        stoker.upload_jobs("jobs", "suite")
-        stoker.create_running("py")
-        stoker.create_running("one", **{"max-jobs": 1})
-        yield stoker
-
-
-@pytest.fixture
-def files(tmp_path):
-    return Files(tmp_path)
+def one(stoker):
+    """A context that runs one job at a time."""
+    stoker.create_running("one", **{"max-jobs": 1})
+    return "one"
 
 
 def start(stoker, cls, context="py", **config):
@@ -79,9 +74,9 @@ def test_two_jobs_at_once_are_not_mixed(stoker, files):
     assert process(stoker, jobs["a"]) != process(stoker, jobs["b"])
 
 
-def test_one_job_after_another_in_one_worker(stoker):
+def test_one_job_after_another_in_one_worker(stoker, one):
     """What the first has left in a buffer of C is the first one's."""
-    jobs = [start(stoker, PRINTS, "one", ways=ways, text=str(n))
+    jobs = [start(stoker, PRINTS, one, ways=ways, text=str(n))
             for n, ways in enumerate((["printf"], [], ["print"], ["printf", "child"], WAYS))]
     texts = [finished(stoker, job) for job in jobs]
     assert texts == ["0 printf\n", "", "2 print\n", "3 printf\n3 child\n", "".join("4 %s\n" % way for way in WAYS)]
@@ -89,11 +84,11 @@ def test_one_job_after_another_in_one_worker(stoker):
 
 
 @pytest.mark.parametrize("kind", ["threading", "_thread"])
-def test_a_thread_that_is_left_over_prints_into_no_other_job(stoker, files, kind):
+def test_a_thread_that_is_left_over_prints_into_no_other_job(stoker, one, files, kind):
     """Its worker takes no other job, so what comes after the job's end is nobody's."""
-    job = start(stoker, LEAVES, "one", kind=kind, go_on=files.path("go"), done=files.path("done"))
+    job = start(stoker, LEAVES, one, kind=kind, go_on=files.path("go"), done=files.path("done"))
     assert finished(stoker, job) == "early\n"
-    after = start(stoker, PRINTS, "one", ways=["print"], text="next", go_on=files.path("end"))
+    after = start(stoker, PRINTS, one, ways=["print"], text="next", go_on=files.path("end"))
     wait_until(lambda: logs(stoker, after), "the next job")
     files.make("go")
     files.make("end")
@@ -102,7 +97,7 @@ def test_a_thread_that_is_left_over_prints_into_no_other_job(stoker, files, kind
     assert process(stoker, job) != process(stoker, after)
 
 
-def test_executors_and_the_jvm_print_into_the_log_of_the_context(stoker, files):
+def test_executors_and_the_jvm_print_into_the_log_of_the_context(stoker):
     mark = "mark-%d" % os.getpid()
     job = start(stoker, ON_EXECUTORS, mark=mark)
     assert finished(stoker, job) == "driver\n"

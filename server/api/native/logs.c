@@ -89,8 +89,9 @@ static int parse_ask(struct stk_request *r, bool of_job, struct ask *ask, struct
 
 struct part {
     struct stk_output *output;
-    uint64_t at, end; /* the next byte to send; how many are there */
-    bool over;        /* no more than that will come */
+    const char *label; /* NULL: its lines have none */
+    uint64_t at, end;  /* the next byte to send; how many are there */
+    bool over;         /* no more than that will come */
 };
 
 struct log {
@@ -113,7 +114,7 @@ static void log_free(struct stk_stream *stream)
 static int refresh(struct part *p)
 {
     struct stk_output_look look;
-    struct stk_err err;
+    struct stk_err err = { 0 };
 
     if (p->over)
         return 0;
@@ -152,7 +153,7 @@ static ssize_t take_bytes(struct part *p, char *buf, size_t n)
  * Whole lines, each behind its label: "out| " or "err| ". A line that is longer than a piece, or that the log ends without ending,
  * is shown as "out+ ", which says that the line end behind it is ours.
  */
-static ssize_t take_lines(struct part *p, const char *label, char *buf, size_t n)
+static ssize_t take_lines(struct part *p, char *buf, size_t n)
 {
     char piece[LINE_PIECE];
     size_t used = 0;
@@ -170,7 +171,7 @@ static ssize_t take_lines(struct part *p, const char *label, char *buf, size_t n
                 break; /* the rest of it is in the next piece, or still to come */
             if (n - used < len + 6)
                 return (ssize_t)used;
-            used += (size_t)snprintf(buf + used, 6, "%s%c ", label, eol ? '|' : '+');
+            used += (size_t)snprintf(buf + used, 6, "%s%c ", p->label, eol ? '|' : '+');
             memcpy(buf + used, line, len);
             used += len;
             buf[used++] = '\n';
@@ -186,7 +187,6 @@ static ssize_t take_lines(struct part *p, const char *label, char *buf, size_t n
 
 static ssize_t log_pull(struct stk_stream *stream, char *buf, size_t n)
 {
-    static const char *const labels[STK_OUTPUT_STREAMS] = { "out", "err" };
     struct log *log = (struct log *)stream;
     size_t used = 0, share = n / log->n;
     bool all_over = true;
@@ -197,7 +197,7 @@ static ssize_t log_pull(struct stk_stream *stream, char *buf, size_t n)
 
         if (refresh(p) < 0)
             return STK_STREAM_BROKEN;
-        got = log->n == 1 ? take_bytes(p, buf, share) : take_lines(p, labels[i], buf + used, share);
+        got = p->label ? take_lines(p, buf + used, share) : take_bytes(p, buf + used, share);
         if (got < 0)
             return STK_STREAM_BROKEN;
         used += (size_t)got;
@@ -304,6 +304,10 @@ static struct log *log_new(const struct ask *ask, struct stk_err *err)
     }
     log->stream = (struct stk_stream){ .pull = log_pull, .free = log_free };
     log->n = ask->n;
+    if (log->n > 1) {
+        log->parts[STK_STDOUT].label = "out";
+        log->parts[STK_STDERR].label = "err";
+    }
     log->follow = ask->follow;
     return log;
 }
