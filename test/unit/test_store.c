@@ -390,14 +390,14 @@ static void impossible_state_is_damage(void **state)
     stk_job_row_done(&row);
 }
 
-/* A database as version 1 wrote it opens, migrated, with everything in it. */
-static void old_versions_are_upgraded(void **state)
+/* A database as an old version wrote it opens, migrated, with everything in it. */
+static void upgrade(struct fixture *f, const char *fixture)
 {
-    struct fixture *f = *state;
-    FILE *file = fopen(TEST_DATA_DIR "/fixtures/store-v1.sql", "re");
+    FILE *file = fopen(fixture, "re");
     char *script = NULL;
     size_t size = 0;
     struct stk_job_row job;
+    struct stk_job_stage stage;
     struct stk_context_row context;
     struct stk_binary_row binary;
     struct stk_text *config;
@@ -416,6 +416,8 @@ static void old_versions_are_upgraded(void **state)
     assert_text("{\"result\": 3}", job.result);
     assert_string_equal("w-3fa9c1d2", job.worker.process);
     stk_job_row_done(&job);
+    assert_int_equal(0, stk_store_job_stage(f->store, "11111111-1111-4111-8111-111111111111", &stage, NULL));
+    assert_int_equal(0, stage.output_bytes[0]);
     assert_int_equal(0, stk_store_job_config(f->store, "22222222-2222-4222-8222-222222222222", &config, NULL));
     assert_text("{\"input\": \"a b\"}", config);
     stk_text_unref(config);
@@ -427,6 +429,23 @@ static void old_versions_are_upgraded(void **state)
     stk_binary_row_done(&binary);
     assert_int_equal(
         0, access(path_of(f, "blobs/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), F_OK));
+}
+
+static void version_1_is_upgraded(void **state)
+{
+    upgrade(*state, TEST_DATA_DIR "/fixtures/store-v1.sql");
+}
+
+static void version_2_is_upgraded(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row job;
+
+    upgrade(f, TEST_DATA_DIR "/fixtures/store-v2.sql");
+    assert_int_equal(0, stk_store_job_by_key(f->store, "k", &job, NULL));
+    assert_int_equal(3, job.terms.priority);
+    assert_int_equal(60000, job.terms.run_timeout_ms);
+    stk_job_row_done(&job);
 }
 
 /* ---- jobs */
@@ -1774,7 +1793,8 @@ int main(void)
         TEST_CLOSED(foreign_database_is_refused),
         TEST(damaged_file_is_refused),
         TEST(impossible_state_is_damage),
-        TEST_CLOSED(old_versions_are_upgraded),
+        TEST_CLOSED(version_1_is_upgraded),
+        TEST_CLOSED(version_2_is_upgraded),
         TEST(job_is_kept_as_it_was_given),
         TEST(terms_and_receipts_are_kept),
         TEST(a_key_belongs_to_one_job),
