@@ -66,7 +66,8 @@ struct stk_streams {
 
 static void client_free(struct stk_streams *s, struct client *c)
 {
-    close(c->fd); /* the last descriptor of it: nothing is heard of it any more */
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL); /* close() does it later, where a fork still holds the socket */
+    close(c->fd);
     c->source->free(c->source);
     free(c->rest);
     free(c);

@@ -13,6 +13,7 @@ import urllib.parse
 import kit
 import pytest
 from kit import wait_for
+from shim import Shim
 
 REMOVED = "LOG_REMOVED"
 
@@ -506,6 +507,21 @@ def test_a_follower_stays_with_its_context(server):
     server.create(context)
     first.wait_end()
     assert server.get("/v1/contexts/%s/logs" % context).status == 200
+
+
+def test_a_client_leaves_whose_socket_a_fork_of_the_server_still_holds(daemon, flags):
+    """Closing does not end what the kernel tells of it."""
+    server = daemon()
+    Shim(server)
+    server.env["STOKER_SHIM_HOLD"] = "1"
+    server.start()
+    context, app = server.create(), server.upload()
+    job = printed(server, context, app, flags, "text\n")
+    for _ in range(20):
+        follower = follow(server, job)
+        assert follower.wait_end() == b"text\n"
+        follower.close()
+    assert logs(server, job, follow="true").body == b"text\n"
 
 
 # ---- many, slow, and gone
