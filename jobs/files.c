@@ -126,16 +126,22 @@ void spool_remove_exit(struct stk_core *core, const char *context, const char *p
     unlinkat(core->o.state_dir_fd, path, 0);
 }
 
-void logs_keep(struct stk_core *core, const char *process, const char *job, int attempt)
+void logs_keep(struct job *job, const char *process)
 {
     static const char *const streams[] = { "stdout", "stderr" };
+    int dir = job->core->o.state_dir_fd;
 
     for (size_t i = 0; i < STK_LEN(streams); i++) {
         char from[64], to[96];
+        struct stat st;
 
         snprintf(from, sizeof from, "logs/%s.%s", process, streams[i]);
-        snprintf(to, sizeof to, "logs/%s.%d.%s", job, attempt, streams[i]);
-        renameat(core->o.state_dir_fd, from, core->o.state_dir_fd, to);
+        snprintf(to, sizeof to, "logs/%s.%d.%s", job->row.id, job->row.attempt, streams[i]);
+        /* Its worker may have come so far: what it has printed since is not the job's. */
+        if (fstatat(dir, to, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            renameat(dir, from, dir, to);
+        if (fstatat(dir, to, &st, AT_SYMLINK_NOFOLLOW) == 0)
+            job->row.output_bytes[i] = st.st_size;
     }
 }
 

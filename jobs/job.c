@@ -239,6 +239,12 @@ static void replace_nul_escapes(char *json)
     }
 }
 
+void job_note_output(struct job *job, json_t *done)
+{
+    job->row.output_bytes[0] = json_integer_value(json_object_get(done, "stdout_bytes"));
+    job->row.output_bytes[1] = json_integer_value(json_object_get(done, "stderr_bytes"));
+}
+
 void job_settle_done(struct job *job, json_t *done)
 {
     const char *outcome = json_string_value(json_object_get(done, "outcome"));

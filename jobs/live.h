@@ -150,6 +150,7 @@ struct job *job_new(struct stk_core *core, struct context *ctx); /* NULL: out of
 void job_free(struct job *job);
 void job_move(struct job *job, enum stk_job_state to); /* the only place where a job's state changes; writes it down */
 void job_settle(struct job *job, enum stk_job_state to, struct stk_text *error_take); /* a final state */
+void job_note_output(struct job *job, json_t *done);                                  /* how much it has printed */
 void job_settle_done(struct job *job, json_t *done); /* with what a worker said in `done` (borrowed) */
 void job_release(struct job *job);                   /* takes it out of its worker's hand; the slot is free */
 void job_detach(struct job *job);                    /* its worker is gone; the slot stays taken */
@@ -313,8 +314,7 @@ void spool_remove(struct stk_core *core, const char *job, int attempt);
 json_t *spool_read_exit(struct stk_core *core, const char *context, const char *process);
 void spool_remove_exit(struct stk_core *core, const char *context, const char *process);
 void spool_sweep(struct stk_core *core);
-void logs_keep(struct stk_core *core, const char *process, const char *job,
-               int attempt); /* a dead worker's logs get the job's name */
+void logs_keep(struct job *job, const char *process); /* a dead worker's logs get the job's name */
 /* durable: synced to the disk, which the loop must not wait for. */
 int context_dir_make(struct stk_core *core, const char *id, const char *spec, bool durable, struct stk_err *err);
 /* In the background; keeps the log as logs/context.<id>.log. after (NULL is fine) is called on the loop. */

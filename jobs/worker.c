@@ -223,6 +223,8 @@ static void on_done(struct worker *w, json_t *msg)
 
     if (json_is_string(json_object_get(msg, "retire")))
         set_retiring(w);
+    if (job)
+        job_note_output(job, msg);
     if (job && job->row.state == STK_JOB_RUNNING && !ctx->ending && has_outcome(msg, "interrupted"))
         cancel_begin(job, CANCEL_USER); /* the server that asked for it died before this was written down */
     if (job && job->row.state == STK_JOB_CANCELLING) {
@@ -424,7 +426,7 @@ void worker_exited(struct worker *w, json_t *exit)
     w->p.dead = true;
     if (job) {
         job->ack_exit = true;
-        logs_keep(ctx->core, w->p.id.process, job->row.id, job->row.attempt);
+        logs_keep(job, w->p.id.process);
         settle_orphan(job, exit ? exit : spooled);
     }
     if (!job || job->row.state == STK_JOB_QUEUED) {

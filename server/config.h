@@ -31,6 +31,8 @@ struct stk_config {
     char *class_data_dir; /* "": class-data in the state directory */
     int64_t http_threads;
     int64_t max_waiting;        /* HTTP threads that may wait for jobs or contexts at once; beyond: 503, Retry-After */
+    int64_t max_streams;        /* logs that are followed, at once; beyond: 503, Retry-After */
+    int64_t stream_timeout_ms;  /* for a client that takes nothing of its stream */
     int64_t request_timeout_ms; /* for a client to send its request */
     int64_t keep_alive_timeout_ms;
     int64_t max_body_bytes;                   /* 30 MiB */

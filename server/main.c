@@ -255,6 +255,8 @@ static int start_http(struct server *s, struct stk_err *err)
         .n_listen = c->n_listen,
         .threads = (int)c->http_threads,
         .max_waiting = (int)c->max_waiting,
+        .max_streams = (int)c->max_streams,
+        .stream_timeout_ms = c->stream_timeout_ms,
         .request_timeout_ms = c->request_timeout_ms,
         .keep_alive_timeout_ms = c->keep_alive_timeout_ms,
         .max_body = (uint64_t)c->max_body_bytes,

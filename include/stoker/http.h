@@ -67,6 +67,27 @@ void stk_reply_json_splice_take(struct stk_reply *reply, int status, json_t *obj
 void stk_reply_json_splice_file_take(struct stk_reply *reply, int status, json_t *object, const char *key, int fd,
                                      uint64_t len);
 
+/* len bytes of an open file, from the from-th on, streamed; takes the descriptor. */
+void stk_reply_file_take(struct stk_reply *reply, int status, const char *content_type, int fd, uint64_t from,
+                         uint64_t len);
+
+/*
+ * A body whose end is not known yet: it is asked for while the client takes it, on a thread that serves all streams, so none of
+ * the two functions may block for more than a moment. The server sends only so many streams at once: one more is answered with 503
+ * and Retry-After. A HEAD gets the headers only.
+ */
+struct stk_stream {
+    /* Fills buf: how many bytes (at most n, which is at least 16 KiB), or one of the numbers below. */
+    ssize_t (*pull)(struct stk_stream *stream, char *buf, size_t n);
+    void (*free)(struct stk_stream *stream); /* any thread, once; the client may have left long before the end */
+};
+enum {
+    STK_STREAM_IDLE = 0,    /* nothing now: ask again in a while */
+    STK_STREAM_END = -1,    /* that was all */
+    STK_STREAM_BROKEN = -2, /* there should be more: the client sees that the body is not whole */
+};
+void stk_reply_stream_take(struct stk_reply *reply, int status, const char *content_type, struct stk_stream *stream);
+
 /* ---- routes */
 
 typedef void stk_handler(struct stk_request *request, struct stk_reply *reply, void *arg);

@@ -94,6 +94,7 @@ struct stk_job_row {
     struct stk_text *tags;                          /* JSON array of strings; NULL: none */
     struct stk_text *user;                          /* who submitted it; NULL: nobody said */
     int64_t result_bytes;
+    int64_t output_bytes[2]; /* what it has printed to stdout and stderr; written with the final state, not read back */
     struct stk_job_terms terms;
     enum stk_job_state state;
     int attempt;                                /* 0: never handed to a worker */

@@ -140,6 +140,17 @@ size_t stk_store_backlog(struct stk_store *s); /* commands that wait for the wri
 /* ---- reads */
 
 int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *ret, struct stk_err *err);
+
+/* How far a job is, for readers of its log, who ask often. */
+struct stk_job_stage {
+    enum stk_job_state state;
+    int attempt;
+    char process[STK_PROCESS_MAX]; /* of that attempt */
+    int64_t output_bytes[2];       /* once it has ended */
+};
+int stk_store_job_stage(struct stk_store *s, const char *id, struct stk_job_stage *ret, struct stk_err *err);
+int stk_store_context_stage(struct stk_store *s, const char *id, enum stk_context_state *ret, struct stk_err *err);
+
 int stk_store_job_by_key(struct stk_store *s, const char *key, struct stk_job_row *ret, struct stk_err *err);
 int stk_store_job_config(struct stk_store *s, const char *id, struct stk_text **ret, struct stk_err *err);
 /* As stk_job_list(). */
@@ -171,7 +182,10 @@ struct stk_process_row {
 int stk_store_live_processes(struct stk_store *s, struct stk_process_row **ret /* free() it */, size_t *ret_n,
                              struct stk_err *err);
 
-/* Counters since the open, for benchmarks and tests: transactions committed and commands in them. Any thread. */
+/*
+ * Counters since the open: transactions committed and commands in them. Any thread. Who has been told of a commit sees it counted:
+ * as long as the number is the same, nothing that was read has changed.
+ */
 void stk_store_counts(struct stk_store *s, uint64_t *ret_commits, uint64_t *ret_commands);
 
 #endif

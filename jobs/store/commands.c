@@ -218,6 +218,8 @@ static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cm
     stk_db_bind_text(db, stmt, 12, row->error);
     stk_db_bind_text(db, stmt, 13, row->result);
     stk_db_bind_text(db, stmt, 14, row->receipt);
+    stk_db_bind_some(db, stmt, 15, row->output_bytes[0]);
+    stk_db_bind_some(db, stmt, 16, row->output_bytes[1]);
     if (stk_db_run(db, stmt) < 0)
         return STK_CMD_FAILED;
     if (sqlite3_changes(db->sqlite) == 0) {

@@ -119,8 +119,12 @@ static const char *const migrations[] = {
     "ALTER TABLE jobs ADD COLUMN fingerprint TEXT;"
     "CREATE UNIQUE INDEX jobs_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;"
     "PRAGMA user_version = 2;",
+    /* Version 3: what a job has printed, to tell an empty log from one that is not kept any more. NULL: nothing. */
+    "ALTER TABLE jobs ADD COLUMN stdout_bytes INTEGER;"
+    "ALTER TABLE jobs ADD COLUMN stderr_bytes INTEGER;"
+    "PRAGMA user_version = 3;",
     /*
-     * Version 3: lists, newest first, by whatever is asked for (job_list.c). An ended job does not change any more, so it enters
+     * Version 4: lists, newest first, by whatever is asked for (job_list.c). An ended job does not change any more, so it enters
      * these indexes once, with its end; the few others are found by jobs_live. submitted_us and then seq, which every index ends
      * in, are a job's place. What else may be asked for stands behind it, so that a row need not be read to see that it does not
      * fit. A tag of an ended job is a row, with the same.
@@ -145,7 +149,7 @@ static const char *const migrations[] = {
     "  user TEXT,"
     "  PRIMARY KEY (tag, state, submitted_us, seq)"
     ") STRICT, WITHOUT ROWID;"
-    "PRAGMA user_version = 3;",
+    "PRAGMA user_version = 4;",
 };
 
 static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)

@@ -249,6 +249,26 @@ int stk_store_job_get(struct stk_store *s, const char *id, struct stk_job_row *r
     return rc > 0 ? 0 : rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "job %.60s not found", id);
 }
 
+int stk_store_job_stage(struct stk_store *s, const char *id, struct stk_job_stage *ret, struct stk_err *err)
+{
+    stk_auto_read r = stk_read_start(s, STK_SQL_JOB_STAGE);
+    int rc, state;
+
+    stk_db_bind_str(r.db, r.stmt, 1, id);
+    rc = stk_read_step(r.db, r.stmt, err);
+    if (rc <= 0)
+        return rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "job %.60s not found", id);
+    state = sqlite3_column_int(r.stmt, 0);
+    if ((unsigned)state >= STK_JOB_STATES)
+        return damaged_row(err);
+    ret->state = (enum stk_job_state)state;
+    ret->attempt = sqlite3_column_int(r.stmt, 1);
+    column_str(r.stmt, 2, ret->process, sizeof ret->process);
+    ret->output_bytes[0] = sqlite3_column_int64(r.stmt, 3);
+    ret->output_bytes[1] = sqlite3_column_int64(r.stmt, 4);
+    return 0;
+}
+
 int stk_store_job_by_key(struct stk_store *s, const char *key, struct stk_job_row *ret, struct stk_err *err)
 {
     stk_auto_read r = stk_read_start(s, STK_SQL_JOB_BY_KEY);
@@ -377,6 +397,22 @@ static int list_contexts(struct stk_store *s, enum stk_sql which, struct stk_con
     if (collect(&r, &context, &rows, ret_n, err) < 0)
         return -1;
     *ret = rows;
+    return 0;
+}
+
+int stk_store_context_stage(struct stk_store *s, const char *id, enum stk_context_state *ret, struct stk_err *err)
+{
+    stk_auto_read r = stk_read_start(s, STK_SQL_CONTEXT_STAGE);
+    int rc, state;
+
+    stk_db_bind_str(r.db, r.stmt, 1, id);
+    rc = stk_read_step(r.db, r.stmt, err);
+    if (rc <= 0)
+        return rc < 0 ? -1 : stk_fail(err, STK_NOT_FOUND, "context %.60s not found", id);
+    state = sqlite3_column_int(r.stmt, 0);
+    if ((unsigned)state >= STK_CONTEXT_STATES)
+        return damaged_row(err);
+    *ret = (enum stk_context_state)state;
     return 0;
 }
 

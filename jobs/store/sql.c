@@ -51,7 +51,7 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
     [STK_SQL_JOB_UPDATE] =
         "UPDATE jobs SET state = ?2, attempt = ?3, started_us = ?4, ended_us = ?5, worker_process = ?6,"
         " worker_pid = ?7, worker_start = ?8, worker_boot = ?9, result_bytes = ?10, result_file = ?11, error = ?12,"
-        " result = ?13, receipt = ?14 WHERE id = ?1",
+        " result = ?13, receipt = ?14, stdout_bytes = ?15, stderr_bytes = ?16 WHERE id = ?1",
     /* An ended job that has tags is found by them. */
     [STK_SQL_JOB_TAGS_INSERT] =
         "INSERT OR IGNORE INTO job_tags (tag, state, submitted_us, seq, context_name, app, user)"
@@ -122,6 +122,7 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
     [STK_SQL_VERSION_DELETE] = "DELETE FROM binary_versions WHERE version = ?1",
 
     [STK_SQL_JOB_GET] = "SELECT " JOB_COLUMNS ", result, receipt FROM jobs WHERE id = ?1",
+    [STK_SQL_JOB_STAGE] = "SELECT state, attempt, worker_process, stdout_bytes, stderr_bytes FROM jobs WHERE id = ?1",
     [STK_SQL_JOB_BY_KEY] =
         "SELECT " JOB_COLUMNS ", result, receipt, idempotency_key, fingerprint FROM jobs WHERE idempotency_key = ?1",
     [STK_SQL_JOB_CONFIG] = "SELECT c.config FROM jobs j LEFT JOIN job_configs c ON c.job = j.seq WHERE j.id = ?1",
@@ -141,6 +142,7 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         " FROM jobs INDEXED BY jobs_live WHERE state < 4 ORDER BY seq",
 
     [STK_SQL_CONTEXT_GET] = "SELECT " CONTEXT_COLUMNS ", spec FROM contexts WHERE name = ?1 ORDER BY seq DESC LIMIT 1",
+    [STK_SQL_CONTEXT_STAGE] = "SELECT state FROM contexts WHERE id = ?1",
     [STK_SQL_CONTEXT_LIST] = "SELECT " CONTEXT_COLUMNS ", NULL FROM contexts INDEXED BY contexts_live"
                              " WHERE state < 3 AND name <> '' ORDER BY seq DESC", /* nameless ones are kept warm */
     [STK_SQL_CONTEXT_LIVE] =

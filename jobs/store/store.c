@@ -112,6 +112,6 @@ void stk_store_close(struct stk_store *s)
 
 void stk_store_counts(struct stk_store *s, uint64_t *ret_commits, uint64_t *ret_commands)
 {
-    *ret_commits = atomic_load_explicit(&s->commits, memory_order_relaxed);
+    *ret_commits = atomic_load_explicit(&s->commits, memory_order_acquire);
     *ret_commands = atomic_load_explicit(&s->commands, memory_order_relaxed);
 }

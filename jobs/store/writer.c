@@ -169,8 +169,8 @@ failed:
 
 static void count(struct stk_store *s, size_t commands)
 {
-    atomic_fetch_add_explicit(&s->commits, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->commands, commands, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->commits, 1, memory_order_release); /* before anybody is told of it */
 }
 
 static void run_alone(struct stk_store *s, struct stk_cmd *cmd)

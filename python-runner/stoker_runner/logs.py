@@ -30,7 +30,8 @@ class LogPair:
         """From here on output goes to the pair instead of the context's log."""
         for stream in self._streams[1:]:
             stream.flush()
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
+        proc.line_buffer_c()
         self._open()
 
     def _open(self):
@@ -72,8 +73,9 @@ class LogPair:
             return ""
 
     def restore(self):
-        """After a job: what Python holds back is written, and 0, 1 and 2 are what they were. False when that cannot be
-        done because the job has closed the duplicates too."""
+        """After a job: what Python and C hold back is written, and 0, 1 and 2 are what they were. False when that cannot
+        be done because the job has closed the duplicates too."""
+        proc.flush_c()
         sys.stdin, sys.stdout, sys.stderr = self._streams
         for stream in self._streams[1:]:
             with contextlib.suppress(OSError, ValueError):

@@ -13,6 +13,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PROT_READ, _MAP_SHARED = 1, 1
 _IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE = 1, 3
 _libc = ctypes.CDLL(None, use_errno=True)
+_IOLBF = 1
+_libc.fflush.argtypes = [ctypes.c_void_p]
+_libc.setvbuf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 
@@ -70,6 +73,20 @@ def identity(fd):
     except OSError:
         return None
     return st.st_dev, st.st_ino
+
+
+def _c_stdout():
+    return ctypes.c_void_p.in_dll(_libc, "stdout")
+
+
+def line_buffer_c():
+    """What C code prints is written line by line, to a file too."""
+    _libc.setvbuf(_c_stdout(), None, _IOLBF, 0)
+
+
+def flush_c():
+    """Writes what C code has printed and the C library holds back."""
+    _libc.fflush(_c_stdout())
 
 
 def boot_id():

@@ -11,6 +11,7 @@ Main thread only. restore() runs after every job, so it asks little: about 13 mi
 """
 import _locale
 import _signal
+import _thread
 import asyncio.events   # noqa: F401: in _BINDINGS
 import contextvars
 import csv
@@ -96,6 +97,7 @@ class ProcessState:
         self._values = list(_values())
         self._seeds, self._limits = Seeds(), Limits()
         self._loggers = Loggers()
+        self._bare_threads = BareThreads()
         self._patches = Patches()
         self._import_reason = None
         self.note()
@@ -276,12 +278,13 @@ class ProcessState:
 
     def threads_left(self):
         """Names of the threads that the job has left running."""
+        bare = self._bare_threads.left()
         if threading.active_count() <= self._threads:
-            return []
+            return bare
         known = self._others()
         for thread in known:
             thread.join(THREAD_GRACE / len(known))
-        return [t.name for t in known if t.is_alive()]
+        return [t.name for t in known if t.is_alive()] + bare
 
     @staticmethod
     def _others():
@@ -308,6 +311,38 @@ class ProcessState:
         except ChildProcessError:
             return True
         return False
+
+
+class BareThreads:
+    """Threads that are started with _thread, which threading does not know of. _thread counts one from when it first runs, which
+    may be after its job has ended; so they are counted here."""
+
+    def __init__(self):
+        self._alive, self._start = set(), _thread.start_new_thread
+        _thread.start_new_thread = _thread.start_new = self.start   # threading keeps the one that it has
+
+    def start(self, function, args, kwargs=None):
+        if not callable(function) or not isinstance(args, tuple):
+            return self._start(function, args)      # which says what is wrong
+        token = object()
+
+        def run():
+            try:
+                function(*args, **(kwargs or {}))
+            finally:
+                self._alive.discard(token)
+        self._alive.add(token)
+        try:
+            return self._start(run, ())
+        except BaseException:
+            self._alive.discard(token)
+            raise
+
+    def left(self):
+        end = time.monotonic() + THREAD_GRACE
+        while self._alive and time.monotonic() < end:
+            time.sleep(0.001)
+        return ["one of _thread"] if self._alive else []
 
 
 def _n_looked_at():

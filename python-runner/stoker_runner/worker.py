@@ -4,7 +4,6 @@ The main thread runs the jobs, sends their results and, while it has nothing to 
 reads it while a job runs for longer than a moment (takeover.py), and watches that job. Worker._turn is held by the one who
 reads; what else they share is guarded by Worker._lock; the Link has its own.
 """
-import _thread
 import faulthandler
 import fcntl
 import os
@@ -268,8 +267,7 @@ class Worker:
             reason = "processes of its job cannot be killed: %s" % left
         if self.interrupts.raised == key:   # anywhere, be it between two lines of a library that expects no such thing
             reason = reason or "its job was interrupted"
-            # _count() has those of _thread too, but not the main thread
-            self.unsafe = bool(threads or left) or _thread._count() >= threading.active_count()
+            self.unsafe = bool(threads or left)
         self.jobs_run += 1
         return reason or self.worn_out()
 

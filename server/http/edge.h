@@ -46,6 +46,29 @@ int64_t stk_slow_until_ms(int64_t began_ms, int64_t now_ms, uint64_t moved, size
 
 /* Shuts down every connection to one of these local ports. */
 void stk_sockets_shut(const uint16_t *ports, size_t n);
+/*
+ * Takes the socket of this request away from CivetWeb, which from here on has a duplicate of stand_in in its place and will
+ * shut down and close that. By the thread of the request. -1: there is no descriptor left for it, and nothing has changed.
+ */
+int stk_socket_take(const struct mg_request_info *info, int stand_in);
+
+/* ---- streams.c: replies without a known end, on a thread of their own */
+
+struct stk_streams;
+
+/* At most max at once; a client that takes nothing for timeout_ms is cut. */
+struct stk_streams *stk_streams_start(int max, int64_t timeout_ms, struct stk_err *err);
+/* Cuts all; what can be sent at once still is. Streams that are added later are refused. */
+void stk_streams_stop(struct stk_streams *s);
+void stk_streams_free(struct stk_streams *s); /* once stopped; NULL is fine */
+
+int stk_streams_stand_in(const struct stk_streams *s); /* a socket for stk_socket_take() */
+/* A place for one more; false: there is none. It goes with stk_streams_add_take() or _unreserve(). */
+bool stk_streams_reserve(struct stk_streams *s);
+void stk_streams_unreserve(struct stk_streams *s);
+/* head: what is sent before the stream, copied. Takes fd, source and the place, also when it returns -1. */
+int stk_streams_add_take(struct stk_streams *s, int fd, const char *head, size_t head_len, bool chunked,
+                         struct stk_stream *source);
 
 /* ---- framing.c: where a request's body ends, and what else its headers say about the connection */
 
@@ -101,14 +124,17 @@ struct stk_reply {
     size_t n_headers;
     char *body; /* owned; with a file: what comes before it */
     size_t body_len;
-    int fd; /* -1: none; owned. Its first file_len bytes follow the body, then "}" */
-    uint64_t file_len;
-    bool failed; /* out of memory somewhere: a plain 500 is sent */
+    int fd; /* -1: none; owned. file_len bytes of it, from file_from on, follow the body */
+    uint64_t file_from, file_len;
+    bool closes_object;        /* and then "}" */
+    struct stk_stream *stream; /* NULL: none; owned. In place of a body */
+    bool chunked;              /* the stream is sent in chunks, else its end is that of the connection */
+    bool failed;               /* out of memory somewhere: a plain 500 is sent */
 };
 
 void stk_reply_init(struct stk_reply *reply);
 void stk_reply_done(struct stk_reply *reply);
-uint64_t stk_reply_length(const struct stk_reply *reply); /* bytes of the whole body */
+uint64_t stk_reply_length(const struct stk_reply *reply); /* bytes of the whole body, unless it is a stream */
 /* Appends status line and headers. date: as in the Date header. */
 void stk_reply_head(const struct stk_reply *reply, struct stk_buf *out, const char *date, const char *connection);
 

@@ -11,7 +11,9 @@ struct stk_http_options {
     size_t n_listen;
     int threads;
     int max_waiting;
+    int max_streams;
     int64_t request_timeout_ms, keep_alive_timeout_ms;
+    int64_t stream_timeout_ms; /* for a client of a stream that takes nothing */
     uint64_t max_body;
     const struct stk_dialect *const *dialects; /* NULL-ended; the first is the one that words errors of unknown paths */
 };
@@ -21,7 +23,7 @@ struct stk_http *stk_http_start(const struct stk_http_options *options, struct s
 /* "http://127.0.0.1:8090" of the i-th listener, NULL past the end. */
 const char *stk_http_address(const struct stk_http *http, size_t i);
 /*
- * New requests get 503 from here on; those under way have wait_ms milliseconds to end. Then every connection is cut and all
+ * New requests get 503 from here on; those under way, but not streams, have wait_ms milliseconds to end. Then every connection is cut and all
  * threads are joined: a handler that waits for the core must have been woken by then, or this waits for it. NULL is fine.
  */
 void stk_http_stop(struct stk_http *http, int64_t wait_ms);

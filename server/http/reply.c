@@ -12,7 +12,10 @@ void stk_reply_init(struct stk_reply *reply)
     reply->body = NULL;
     reply->body_len = 0;
     reply->fd = -1;
-    reply->file_len = 0;
+    reply->file_from = reply->file_len = 0;
+    reply->closes_object = false;
+    reply->stream = NULL;
+    reply->chunked = false;
     reply->failed = false;
 }
 
@@ -25,6 +28,10 @@ static void drop_body(struct stk_reply *reply)
         close(reply->fd);
     reply->fd = -1;
     reply->file_len = 0;
+    reply->closes_object = false;
+    if (reply->stream)
+        reply->stream->free(reply->stream);
+    reply->stream = NULL;
 }
 
 void stk_reply_done(struct stk_reply *reply)
@@ -153,12 +160,33 @@ void stk_reply_json_splice_file_take(struct stk_reply *reply, int status, json_t
     splice_head(reply, status, object, key, &out);
     take_buf(reply, status, &out);
     reply->fd = fd;
+    reply->file_from = 0;
     reply->file_len = len;
+    reply->closes_object = true;
+}
+
+void stk_reply_file_take(struct stk_reply *reply, int status, const char *content_type, int fd, uint64_t from,
+                         uint64_t len)
+{
+    drop_body(reply);
+    reply->status = status;
+    set_content_type(reply, content_type);
+    reply->fd = fd;
+    reply->file_from = from;
+    reply->file_len = len;
+}
+
+void stk_reply_stream_take(struct stk_reply *reply, int status, const char *content_type, struct stk_stream *stream)
+{
+    drop_body(reply);
+    reply->status = status;
+    set_content_type(reply, content_type);
+    reply->stream = stream;
 }
 
 uint64_t stk_reply_length(const struct stk_reply *reply)
 {
-    return reply->body_len + (reply->fd >= 0 ? reply->file_len + 1 : 0);
+    return reply->body_len + reply->file_len + reply->closes_object;
 }
 
 static const char *reason(int status)
@@ -228,7 +256,9 @@ void stk_reply_head(const struct stk_reply *reply, struct stk_buf *out, const ch
     add_header(out, "Date", date);
     if (reply->content_type[0])
         add_header(out, "Content-Type", reply->content_type);
-    if (reply->status != 204 && reply->status != 304)
+    if (reply->stream && reply->chunked)
+        add_header(out, "Transfer-Encoding", "chunked");
+    else if (!reply->stream && reply->status != 204 && reply->status != 304)
         add_header(out, "Content-Length", decimal(number, stk_reply_length(reply)));
     if (connection)
         add_header(out, "Connection", connection);

@@ -1,6 +1,7 @@
 /*
  * The CivetWeb side: listeners, threads, one handler for everything, and the writing of replies. CivetWeb 1.15 gives each
- * connection a thread with a stack of 100 KiB; a request is read, answered and forgotten on it.
+ * connection a thread with a stack of 100 KiB; a request is read, answered and forgotten on it, unless its answer is a stream
+ * (streams.c).
  */
 #include "http/edge.h"
 
@@ -17,6 +18,7 @@ struct stk_http {
     struct mg_context *civet;
     struct stk_router *router;
     struct stk_watchdog *watchdog;
+    struct stk_streams *streams;
     const struct stk_dialect *first_dialect;
     uint64_t max_body;
     int64_t request_timeout_ms, keep_alive_timeout_ms;
@@ -93,28 +95,28 @@ static bool write_all(struct sender *s, const char *bytes, size_t len)
     return true;
 }
 
-/* The file in pieces, then the brace that ends the object. */
-static bool write_file(struct sender *s, int fd, uint64_t len)
+/* The file in pieces, then what follows it. */
+static bool write_file(struct sender *s, const struct stk_reply *reply)
 {
     stk_auto_free char *piece = malloc(STK_PIECE);
-    uint64_t at = 0;
+    uint64_t at = reply->file_from, end = at + reply->file_len;
 
     if (!piece)
         return false;
-    while (at < len) {
-        ssize_t n = pread(fd, piece, len - at < STK_PIECE ? (size_t)(len - at) : STK_PIECE, (off_t)at);
+    while (at < end) {
+        ssize_t n = pread(reply->fd, piece, end - at < STK_PIECE ? (size_t)(end - at) : STK_PIECE, (off_t)at);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            stk_error("http", "result file ended early", "reason", n < 0 ? strerror(errno) : "it is too short");
+            stk_error("http", "file of a reply ended early", "reason", n < 0 ? strerror(errno) : "it is too short");
             return false;
         }
         if (!write_all(s, piece, (size_t)n))
             return false;
         at += (uint64_t)n;
     }
-    return write_all(s, "}", 1);
+    return !reply->closes_object || write_all(s, "}", 1);
 }
 
 /* One write for a small reply: head and body in one packet. */
@@ -136,7 +138,7 @@ static bool send_reply(struct mg_connection *conn, struct worker *w, const struc
         return true;
     if (!one_write && !write_all(&s, reply->body, reply->body_len))
         return false;
-    return reply->fd < 0 || write_file(&s, reply->fd, reply->file_len);
+    return reply->fd < 0 || write_file(&s, reply);
 }
 
 static void render_failure(struct stk_reply *reply, const struct stk_dialect *dialect, int status, const char *message)
@@ -258,6 +260,40 @@ static void answer(struct exchange *x)
     }
 }
 
+static void refuse_stream(struct exchange *x, const char *message)
+{
+    refuse(x, 503, message);
+    stk_reply_header(&x->reply, "Retry-After", "1");
+}
+
+/* Hands the connection over to the thread of streams. false: the reply is no stream, or no longer. */
+static bool give_stream_away(struct exchange *x)
+{
+    struct stk_streams *streams = x->http->streams;
+    struct stk_request *r = &x->request;
+    struct worker *w = x->worker;
+    int fd;
+
+    if (!x->reply.stream || r->head)
+        return false;
+    if (!stk_streams_reserve(streams)) {
+        refuse_stream(x, "Too many streams are being sent (max-streams).");
+        return false;
+    }
+    x->reply.chunked = strcmp(r->info->http_version, "1.1") == 0;
+    w->out.len = 0;
+    stk_reply_head(&x->reply, &w->out, http_date(w), "close");
+    fd = w->out.failed ? -1 : stk_socket_take(r->info, stk_streams_stand_in(streams));
+    if (fd < 0) {
+        stk_streams_unreserve(streams);
+        refuse_stream(x, "There is no descriptor or memory left for a stream.");
+        return false;
+    }
+    mg_disable_connection_keep_alive(r->conn);
+    stk_streams_add_take(streams, fd, w->out.data, w->out.len, x->reply.chunked, stk_steal_ptr(&x->reply.stream));
+    return true;
+}
+
 /*
  * Whether the connection can serve another request. An unread body must be out of the way first: a short one is read and
  * dropped. One that the client holds back until "100 Continue" is never asked for.
@@ -322,7 +358,8 @@ static int on_request(struct mg_connection *conn)
     atomic_fetch_add(&http->in_flight, 1);
     stk_reply_init(&x.reply);
     answer(&x);
-    finish(&x);
+    if (!give_stream_away(&x))
+        finish(&x);
     status = x.reply.status;
     stk_reply_done(&x.reply);
     stk_request_done(&x.request);
@@ -544,6 +581,7 @@ static int start_civetweb(struct stk_http *http, const struct stk_http_options *
 
 static void http_free(struct stk_http *http)
 {
+    stk_streams_free(http->streams);
     stk_watchdog_stop(http->watchdog);
     stk_router_free(http->router);
     for (size_t i = 0; i < LISTEN_MAX; i++)
@@ -572,7 +610,12 @@ struct stk_http *stk_http_start(const struct stk_http_options *o, struct stk_err
     http->router = stk_router_new(o->dialects, err);
     if (!http->router || join_addresses(http, o, &addresses, err) < 0 ||
         !(http->watchdog = stk_watchdog_start(o->request_timeout_ms, err)) ||
-        start_civetweb(http, o, addresses.data, err) < 0) {
+        !(http->streams = stk_streams_start(o->max_streams, o->stream_timeout_ms, err))) {
+        http_free(http);
+        return NULL;
+    }
+    if (start_civetweb(http, o, addresses.data, err) < 0) {
+        stk_streams_stop(http->streams);
         http_free(http);
         return NULL;
     }
@@ -600,6 +643,7 @@ void stk_http_stop(struct stk_http *http, int64_t wait_ms)
     atomic_store(&http->stopping, true);
     while (atomic_load(&http->in_flight) > 0 && stk_mono_ms() < until_ms)
         nanosleep(&pause, NULL);
+    stk_streams_stop(http->streams);
     /*
      * CivetWeb's threads look at its stop flag only every two seconds while they wait for a socket. Shut down, every wait ends at
      * once, and mg_stop() takes milliseconds.

@@ -13,6 +13,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -69,6 +70,56 @@ static int each_descriptor(void (*f)(int fd, void *arg), void *arg)
     return 0;
 }
 
+/* What tells one connection from all others that are open. */
+struct ends {
+    uint16_t port, peer_port;
+    char address[sizeof((struct mg_request_info *)NULL)->remote_addr];
+};
+
+static bool find_ends(int fd, struct ends *ret)
+{
+    struct sockaddr_storage name = { 0 };
+    socklen_t len = sizeof name;
+
+    return local_port(fd, &ret->port) && getpeername(fd, (struct sockaddr *)&name, &len) == 0 &&
+           port_of(&name, &ret->peer_port) &&
+           getnameinfo((struct sockaddr *)&name, len, ret->address, sizeof ret->address, NULL, 0, NI_NUMERICHOST) == 0;
+}
+
+static bool has_ends(const struct mg_request_info *info, const struct ends *ends)
+{
+    return info->server_port == ends->port && info->remote_port == ends->peer_port &&
+           strcmp(info->remote_addr, ends->address) == 0;
+}
+
+struct wanted {
+    const struct mg_request_info *info;
+    int fd; /* -1: not found yet */
+};
+
+static void note_if_wanted(int fd, void *arg)
+{
+    struct wanted *wanted = arg;
+    struct ends ends;
+
+    if (find_ends(fd, &ends) && has_ends(wanted->info, &ends))
+        wanted->fd = fd; /* it stays what it is: its thread is the one that looks for it */
+}
+
+int stk_socket_take(const struct mg_request_info *info, int stand_in)
+{
+    struct wanted wanted = { info, -1 };
+    stk_auto_fd fd = -1;
+
+    each_descriptor(note_if_wanted, &wanted);
+    if (wanted.fd < 0)
+        return -1;
+    fd = fcntl(wanted.fd, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0 || dup3(stand_in, wanted.fd, O_CLOEXEC) < 0)
+        return -1;
+    return stk_steal_fd(&fd);
+}
+
 struct ports {
     const uint16_t *port;
     size_t n;
@@ -96,27 +147,17 @@ void stk_sockets_shut(const uint16_t *ports, size_t n)
 
 /* ---- cutting */
 
-static bool is_peer(const struct stk_watch *w, int port, const char *address, int peer_port)
-{
-    return w->info->server_port == port && w->info->remote_port == peer_port &&
-           strcmp(w->info->remote_addr, address) == 0;
-}
-
 static void shut_if_due(int fd, void *arg)
 {
-    struct sockaddr_storage name = { 0 };
-    socklen_t len = sizeof name;
-    char address[sizeof((struct mg_request_info *)NULL)->remote_addr];
-    uint16_t port, peer_port;
+    struct ends ends;
 
-    if (!local_port(fd, &port) || getpeername(fd, (struct sockaddr *)&name, &len) < 0 || !port_of(&name, &peer_port) ||
-        getnameinfo((struct sockaddr *)&name, len, address, sizeof address, NULL, 0, NI_NUMERICHOST) != 0)
+    if (!find_ends(fd, &ends))
         return; /* none of ours, or a listener, or gone: then its thread returns by itself */
     for (struct stk_watch *w = arg; w; w = w->next_due) {
-        if (!is_peer(w, port, address, peer_port))
+        if (!has_ends(w->info, &ends))
             continue;
         shutdown(fd, w->sending ? SHUT_RDWR : SHUT_RD); /* who was slow to send can still be told so */
-        stk_info("http", "slow client cut", "client", address, "while", w->sending ? "sending" : "receiving");
+        stk_info("http", "slow client cut", "client", ends.address, "while", w->sending ? "sending" : "receiving");
     }
 }
 

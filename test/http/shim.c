@@ -8,6 +8,7 @@
  *     STOKER_SHIM_FAIL    a file, read at every step while it is there: lines "<errno> <call or *> <part of the path> [<bytes>]";
  *                         with bytes, only writes that make a row of writes to one file longer than that
  *     STOKER_SHIM_CLOCK   a file of one int64: seconds that its monotonic clock is ahead, read each time it is asked
+ *     STOKER_SHIM_HOLD    what dup3() would close stays open under another number, as in a child between fork and exec
  *
  * Writes that follow each other to one file are one step: SQLite writes a transaction page by page, and what a half
  * written one means is tested with a damaged WAL. The processes that stokerd starts are not loaded with it.
@@ -294,6 +295,13 @@ long syscall(long number, ...)
     if (number == SYS_pidfd_open)
         STEP(wanted_error("pidfd", "pidfd"));
     return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+int dup3(int from, int to, int flags)
+{
+    if (getenv("STOKER_SHIM_HOLD"))
+        fcntl(to, F_DUPFD_CLOEXEC, 500);
+    return (int)syscall(SYS_dup3, from, to, flags);
 }
 
 int mkdirat(int dir, const char *name, mode_t mode)

@@ -133,6 +133,8 @@ static void defaults_need_no_file(void **state)
     assert_string_equal("", c.python);
     assert_int_equal(256, c.http_threads);
     assert_int_equal(160, c.max_waiting);
+    assert_int_equal(128, c.max_streams);
+    assert_int_equal(5 * 60 * 1000, c.stream_timeout_ms);
     assert_int_equal(30 * 1024 * 1024, c.max_body_bytes);
     assert_int_equal(2LL << 30, c.max_upload_bytes);
     assert_int_equal(4LL << 30, c.max_unpacked_bytes);

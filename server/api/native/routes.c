@@ -15,12 +15,14 @@ static struct stk_route routes[] = {
     { "POST", "/v1/contexts", stk_native_contexts_post, 0 },
     { "GET", "/v1/contexts/{name}", stk_native_contexts_get, 0 },
     { "DELETE", "/v1/contexts/{name}", stk_native_contexts_delete, 0 },
+    { "GET", "/v1/contexts/{name}/logs", stk_native_contexts_logs, 0 },
 
     { "GET", "/v1/jobs", stk_native_jobs_list, 0 },
     { "POST", "/v1/jobs", stk_native_jobs_post, 0 },
     { "GET", "/v1/jobs/{id}", stk_native_jobs_get, 0 },
     { "DELETE", "/v1/jobs/{id}", stk_native_jobs_delete, 0 },
     { "GET", "/v1/jobs/{id}/receipt", stk_native_jobs_receipt, 0 },
+    { "GET", "/v1/jobs/{id}/logs", stk_native_jobs_logs, 0 },
 
     { "GET", "/v1/server", stk_native_server, 0 },
     { NULL, NULL, NULL, 0 },

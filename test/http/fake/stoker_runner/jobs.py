@@ -87,6 +87,40 @@ def do_big_result(worker, run, wish):
     return {"result_file": name, "result_bytes": wish.get("claim", len(text))}
 
 
+def do_dictate(worker, run, wish):
+    """Prints what the lines of the file "script" say, as they come: [descriptor, text], until it says null."""
+    with open(wish["script"]) as script:
+        while True:
+            line = script.readline()
+            if not line.endswith("\n"):
+                script.seek(script.tell() - len(line))
+                yield
+            elif line == "null\n":
+                return finished("as it was told")
+            else:
+                fd, text = json.loads(line)
+                os.write(fd, text.encode())
+
+
+def do_flood(worker, run, wish):
+    """Prints "bytes" bytes to standard output, in lines of 64 that begin with their number."""
+    for start in range(0, wish["bytes"] // 64, 16384):
+        numbers = range(start, min(start + 16384, wish["bytes"] // 64))
+        os.write(1, b"".join(b"%016d%s\n" % (n, b"." * 47) for n in numbers))
+        yield
+    return finished("flooded")
+
+
+def do_print_late_and_die(worker, run, wish):
+    """It ends as a worker does that has lost the server, then prints on, and dies before the server has heard of the end."""
+    worker.link.send = lambda message: False
+    key = run["job"], run["attempt"]
+    worker.key, worker.job = key, None
+    worker.done(dict(finished("done"), outcome="finished"))
+    os.write(1, b"too late\n")
+    os._exit(0)
+
+
 def do_error(worker, run, wish):
     return {
         "outcome": "error",
