@@ -72,7 +72,7 @@ def failing_job(binaries, *body):
 def test_every_field_of_a_plain_failure(binaries):
     assert failing_job(binaries, "raise ValueError('Deliberate failure')") == {
         'code': 'USER_EXCEPTION', 'message': 'Deliberate failure', 'class': 'ValueError', 'exit_code': 4,
-        'retry': 'never', 'file': 'jobs/failing.py', 'line': 4,
+        'raised_by': 'run_job', 'retry': 'never', 'file': 'jobs/failing.py', 'line': 4,
         'source': "raise ValueError('Deliberate failure')", 'cause': None,
         'traceback': 'Traceback (most recent call last):\n'
                      '  File "jobs/failing.py", line 4, in run_job\n'
@@ -277,20 +277,3 @@ def test_real_pyspark_exceptions():
     error = described(PySparkTypeError('no such type'))
     assert (error['class'], error['message'], error['cause']) == (
         'pyspark.errors.exceptions.base.PySparkTypeError', 'no such type', None)
-
-
-@pytest.mark.parametrize('exc,verdict', [
-    (ValueError('Connection reset'), 'never'),
-    (ConnectionRefusedError(111, 'x'), 'may-help'),
-    (TimeoutError(), 'may-help'),
-    (Py4JNetworkError('Answer from Java side is empty'), 'may-help'),
-    (Py4JJavaError('org.apache.spark.SparkException: Job aborted: ExecutorLostFailure (executor 1 exited)\n\tat x'),
-     'may-help'),
-    (Py4JJavaError('a.B: x\n\tat y\nCaused by: java.net.ConnectException: refused\n\tat y'), 'may-help'),
-    (Captured('java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext.\n\tat x'), 'may-help'),
-    (Py4JJavaError('a.B: x\n\tat y\nCaused by: org.apache.spark.api.python.PythonException: Traceback ...\n'
-                   'ValueError: java.net.ConnectException\n\tat y'), 'never'),
-    (Py4JJavaError('java.lang.ArithmeticException: divide by zero\n\tat x'), 'never'),
-])
-def test_retry_verdict(exc, verdict):
-    assert described(exc)['retry'] == verdict
