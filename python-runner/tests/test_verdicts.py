@@ -10,6 +10,7 @@ import pickle
 import socket
 import ssl
 import threading
+import types
 import urllib.error
 import zipfile
 
@@ -316,7 +317,7 @@ def test_spark_knows_the_conditions_of_the_table():
 
 
 def test_a_jvm_that_does_not_listen_any_more_is_no_connection_of_the_job():
-    client = JavaClient(JavaParameters(port=1), PythonParameters(port=0))
+    client = JavaClient(JavaParameters(port=1), PythonParameters(port=0), types.SimpleNamespace(pool=None))
     assert verdict(caught(client._create_new_connection)) == ('CONTEXT_LOST', MAY_HELP)
 
 

@@ -12,12 +12,13 @@ void stk_native_contexts_get(struct stk_request *r, struct stk_reply *reply, voi
         return;
     }
     phases = stk_context_is_final(row.state) ? NULL : stk_context_phases(native->core, stk_text_data(row.name));
-    stk_reply_json_take(reply, 200,
-                        json_pack("{s:s, s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "id", row.id, "name",
-                                  stk_native_text(row.name), "state", stk_context_state_name(row.state), "max_jobs",
-                                  row.max_jobs, "application_id", stk_native_text(row.application_id), "ui_url",
-                                  stk_native_text(row.ui_url), "started_at", stk_native_time(row.started_us),
-                                  "ended_at", stk_native_time(row.ended_us), "error", stk_native_json(row.error),
-                                  "phases", phases ? phases : json_null()));
+    stk_reply_json_take(
+        reply, 200,
+        json_pack("{s:s, s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "id", row.id, "name", stk_native_text(row.name),
+                  "state", stk_context_state_name(row.state), "max_jobs", row.max_jobs, "application_id",
+                  stk_native_text(row.application_id), "ui_url", stk_native_text(row.ui_url), "started_at",
+                  stk_native_time(row.started_us), "ended_at", stk_native_time(row.ended_us), "error",
+                  stk_native_short_failure(row.error, "contexts", row.name ? stk_text_data(row.name) : ""), "phases",
+                  phases ? phases : json_null()));
     stk_context_row_done(&row);
 }

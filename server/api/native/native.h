@@ -16,6 +16,7 @@ struct native {
 stk_handler stk_native_jobs_get, stk_native_jobs_receipt;
 stk_handler stk_native_contexts_get;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
+stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */
 
 /* ---- render.c */
 
@@ -28,5 +29,12 @@ void stk_native_render_error(struct stk_reply *reply, int status, const char *me
 json_t *stk_native_text(const struct stk_text *text);
 json_t *stk_native_json(const struct stk_text *text); /* text that is JSON */
 json_t *stk_native_time(int64_t wall_us);             /* "2026-01-31T12:00:00.000Z"; 0 gives null */
+
+/* ---- errors.c */
+
+/* A recorded error object with all its fields; NULL gives null. */
+json_t *stk_native_failure(const struct stk_text *error);
+/* The same in at most 8 KiB: long texts are cut in the middle, and `full` is the path of the whole. Of collection/name. */
+json_t *stk_native_short_failure(const struct stk_text *error, const char *collection, const char *name);
 
 #endif

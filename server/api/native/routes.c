@@ -5,6 +5,8 @@ static const struct stk_route routes[] = {
     { "GET", "/v1/jobs/{id}", stk_native_jobs_get, 0 },
     { "GET", "/v1/jobs/{id}/receipt", stk_native_jobs_receipt, 0 },
     { "GET", "/v1/jobs/{id}/logs", stk_native_jobs_logs, 0 },
+    { "GET", "/v1/jobs/{id}/error", stk_native_jobs_error, 0 },
+    { "GET", "/v1/contexts/{name}/error", stk_native_contexts_error, 0 },
     { "GET", "/v1/contexts/{name}", stk_native_contexts_get, 0 },
     { "GET", "/v1/contexts/{name}/logs", stk_native_contexts_logs, 0 },
     { NULL, NULL, NULL, 0 },

@@ -287,7 +287,8 @@ json_t *stk_sjs_job_error(const struct stk_job_row *row)
         return error_object(text, "spark.jobserver.JobManagerActor$JobKilledException", f.traceback);
     }
     if (f.class)
-        return python_error(&f); /* also of a context that ended under the job: it is the job's exception that is shown */
+        return python_error(
+            &f); /* also of a context that ended under the job: it is the job's exception that is shown */
     if (is_code(&f, "CONTEXT_STOPPED")) {
         snprintf(text, sizeof text, "Context (%s) for this job was terminated", context);
         return error_object(text, "", "");
