@@ -16,8 +16,9 @@ static struct stk_text *to_text(json_t *object_take)
 /* Whether doing the same again can help, by code. docs/errors.md has all codes; those of user code are given by the worker. */
 static const char *retry_of(const char *code)
 {
-    static const char *const helps[] = { "EXITED",          "SIGNALLED",      "CONTEXT_LOST",
-                                         "CONTEXT_STOPPED", "SERVER_STOPPED", "LOST" };
+    static const char *const helps[] = { "EXITED",         "SIGNALLED", "CONTEXT_LOST",  "CONTEXT_STOPPED",
+                                         "SERVER_STOPPED", "LOST",      "QUEUE_TIMEOUT", "IDLE_TIMEOUT",
+                                         "LIFETIME" };
 
     for (size_t i = 0; i < STK_LEN(helps); i++) {
         if (strcmp(code, helps[i]) == 0)

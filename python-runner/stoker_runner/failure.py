@@ -42,6 +42,9 @@ _RUNNER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _HIDDEN = (_RUNNER, '<frozen importlib', importlib.__file__)
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')})
 
+# A file in a binary as executors elsewhere have it (sets.file_name()).
+_SHIPPED = re.compile(r'/stoker-[0-9a-f]{16}-[^/]+\.zip/(.+)$')
+
 _TRACEBACK = 'Traceback (most recent call last):\n'
 _FRAME = re.compile(r'^ +File "(.+)", line (\d+), in .+(?:\n +(.+))?', re.MULTILINE)
 
@@ -100,6 +103,8 @@ def describe(exc, phase):
             error['class'] = class_name(subject)
             error['message'] = message or f'{error["class"]} (cannot be described: {class_name(broken)})'
     error['message'] = error['message'] or code
+    if code == 'EXITED':
+        error['exit_status'] = exit_code
     if problems is not None:
         error['problems'] = [_cut(_clean(text), _PROBLEM_LIMIT) for text in problems[:_PROBLEMS]]
         if len(problems) > _PROBLEMS:
@@ -275,11 +280,12 @@ def _strip(summary):
 
 
 def _relative(filename):
-    """Returns the path of a file of the user's code inside its binary, or None when it is not one."""
+    """Returns the path of a file of the user's code inside its binary, here or on an executor; None when it is not one."""
     for root in code_roots:
         if filename.startswith(root + os.sep):
             return filename[len(root) + 1:]
-    return None
+    shipped = _SHIPPED.search(filename)
+    return shipped.group(1) if shipped else None
 
 
 def _safe(function, value):

@@ -6,7 +6,7 @@ import sys
 import pytest
 from py4j.protocol import Py4JNetworkError
 
-from stoker_runner import failure, loading
+from stoker_runner import failure, loading, sets
 from stoker_runner.failure import JobError
 
 JAVA = '''org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 0.0 failed 1 times
@@ -150,7 +150,7 @@ def test_interrupt_and_exit():
     assert (error['code'], error['message'], error['exit_code']) == ('KILLED', 'the job was interrupted', None)
     error = described(SystemExit(5))
     assert (error['code'], error['message'], error['exit_code']) == ('EXITED', 'the job called sys.exit(5)', 5)
-    assert error['class'] == 'SystemExit'
+    assert (error['class'], error['exit_status']) == ('SystemExit', 5)
 
 
 def test_validation_problems():
@@ -270,6 +270,14 @@ def test_exception_of_python_on_an_executor(binaries, kind):
         'An exception was thrown from the Python worker: ZeroDivisionError: by zero\n SQLSTATE: 38000')
     assert (error['file'], error['line'], error['source']) == ('jobs.py', 9, '1 // n')
     assert error['cause'].endswith(trace)
+
+
+@pytest.mark.parametrize('folder', ['./', '/work/app-1/0/'])
+def test_a_file_that_was_shipped_to_an_executor_is_named_as_in_its_binary(folder):
+    name = folder + sets.file_name(64 * 'a', 'w-00000001.2')
+    trace = f'Traceback (most recent call last):\n  File "{name}/jobs/low.py", line 9, in half\n    1 // n\nValueError: x'
+    error = described(Py4JJavaError(trace))
+    assert (error['file'], error['line'], error['source']) == ('jobs/low.py', 9, '1 // n')
 
 
 def test_real_pyspark_exceptions():

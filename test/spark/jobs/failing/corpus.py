@@ -1,21 +1,23 @@
 """Jobs that fail, each in a way that users have met: `Fail` runs the one that its config names.
 
-`fails` says what the error object has to say: code, retry, and of the line marked `# here` file, line and source. A
-case without a mark has no line of its own.
+`fails` says what the error object has to say: code, retry, and of the line marked `# here`, in the case or in the
+function `at`, file, line and source. A case without a mark has no line of its own. What ends an executor is for a cluster only.
 """
 import os
+import signal
 
 CASES = {}
 
 
 class Case:
-    def __init__(self, function, code, retry, exit_code):
+    def __init__(self, function, code, retry, exit_code, at, cluster):
         self.function, self.code, self.retry, self.exit_code = function, code, retry, exit_code
+        self.at, self.cluster = at or function, cluster
 
 
-def fails(code, retry="never", exit_code=4):
+def fails(code, retry="never", exit_code=4, at=None, cluster=False):
     def note(function):
-        CASES[function.__name__] = Case(function, code, retry, exit_code)
+        CASES[function.__name__] = Case(function, code, retry, exit_code, at, cluster)
         return function
     return note
 
@@ -146,6 +148,15 @@ def rdd_function_that_raises(spark):
     spark.sparkContext.parallelize(range(4), 2).map(check).collect()
 
 
+def reciprocal(n):
+    return 1 / n  # here
+
+
+@fails("SPARK_TASK_FAILED", at=reciprocal)
+def function_of_the_module_that_raises(spark):
+    spark.sparkContext.parallelize([0], 1).map(reciprocal).collect()
+
+
 @fails("SPARK_TASK_FAILED")
 def pandas_udf_that_raises(spark):
     from pyspark.sql.functions import pandas_udf
@@ -251,6 +262,17 @@ def a_task_that_fills_the_disk(spark):
 @fails("EXECUTOR_LOST", "may-help")
 def a_task_that_ends_its_process(spark):
     spark.sparkContext.parallelize([1], 1).foreach(lambda n: os._exit(3))  # here
+
+
+def end_the_executor(n):
+    with open("/proc/%d/stat" % os.getppid()) as daemon:
+        os.kill(int(daemon.read().rsplit(")", 1)[1].split()[1]), signal.SIGKILL)
+    signal.pause()
+
+
+@fails("EXECUTOR_LOST", "with-more-memory", cluster=True)
+def a_task_whose_executor_is_killed(spark):
+    spark.sparkContext.parallelize([1], 1).foreach(end_the_executor)  # here
 
 
 @fails("PYTHON_MISMATCH")
