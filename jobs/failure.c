@@ -13,12 +13,11 @@ static struct stk_text *to_text(json_t *object_take)
     return text ? stk_text_new(text, strlen(text)) : NULL;
 }
 
-/* Whether doing the same again can help, by code. docs/errors.md has all codes; those of user code are given by the worker. */
+/* Whether doing the same again can help, by code; docs/errors.md has all of them. */
 static const char *retry_of(const char *code)
 {
-    static const char *const helps[] = { "EXITED",         "SIGNALLED", "CONTEXT_LOST",  "CONTEXT_STOPPED",
-                                         "SERVER_STOPPED", "LOST",      "QUEUE_TIMEOUT", "IDLE_TIMEOUT",
-                                         "LIFETIME" };
+    static const char *const helps[] = { "EXITED", "SIGNALLED",     "CONTEXT_LOST", "CONTEXT_STOPPED", "SERVER_STOPPED",
+                                         "LOST",   "QUEUE_TIMEOUT", "IDLE_TIMEOUT", "LIFETIME" };
 
     for (size_t i = 0; i < STK_LEN(helps); i++) {
         if (strcmp(code, helps[i]) == 0)
@@ -44,8 +43,8 @@ struct stk_text *failure_text(const char *code, const char *tail_key, const char
 }
 
 /*
- * Adds how a process ended: key (exit_status or signal) and its number, and the status as a shell says it. retry: what the one who saw
- * the end says of it, or NULL.
+ * Adds how a process ended: key (exit_status or signal) and its number, and the status as a shell says it. retry:
+ * what the one who saw the end says of it, or NULL.
  */
 static struct stk_text *with_end(struct stk_text *failure_take, const char *key, int number, const char *retry)
 {

@@ -20,7 +20,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from . import class_data, connection, failure, launch, proc
+from . import class_data, connection, failure, jvm, launch, proc
 from .failure import JobError
 from .gateways import Gateways
 from .oom import OomKills
@@ -180,7 +180,7 @@ class Keeper:
             if self.stopping or self.error:
                 continue            # watch_jvm may be telling the server just now
             try:
-                stopped = self.sc._jsc.sc().isStopped()
+                stopped = self.sc._jsc.sc().isStopped() and not jvm.shuts_down(self.java.jvm)
             except Exception:
                 continue            # the JVM is ending: watch_jvm tells how
             if stopped:

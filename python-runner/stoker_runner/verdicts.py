@@ -5,9 +5,9 @@ not there is INPUT_MISSING when Spark, the job's own process or a task looks for
 
 The rule is that an exception which the job's own code raised, with a `raise` of its own, is the job's business and
 stays USER_EXCEPTION (SPARK_TASK_FAILED in a task) whatever its class, unless it names another one as its cause
-(`raise ... from e`). Everything else is judged by facts, in this order of trust: class, Spark's error condition,
-SQLSTATE, errno; by texts, of the table _TEXTS, only where there is nothing else. An exception that was being handled when a library
-raised its own counts too; one that the job's own code was handling does not, since the job knew about it.
+(`raise ... from e`). Everything else is judged by facts: class, Spark's error condition, SQLSTATE, errno; by texts, of
+two tables, only where there is nothing else. An exception that was being handled when a library raised its own counts
+too; one that the job's own code was handling does not, since the job knew about it.
 
 Asks the JVM about exceptions of Java, a few calls for each; one that does not answer is done without.
 """
@@ -117,17 +117,20 @@ _CONDITIONS_OF_MEMORY = {'UNABLE_TO_ACQUIRE_MEMORY', 'AGGREGATE_OUT_OF_MEMORY', 
 
 # What only a text tells: (class of Java or Python, pattern, code), as seen in PySpark 4.3.0 on JDK 17 and Python 3.11.
 _OUTER_TEXTS = (
-    ('org.apache.spark.SparkException', r'ExecutorLostFailure|MetadataFetchFailedException|FetchFailedException', 'EXECUTOR_LOST'),
+    ('org.apache.spark.SparkException', r'ExecutorLostFailure|FetchFailedException', 'EXECUTOR_LOST'),
     ('org.apache.spark.SparkException', r'Python worker exited unexpectedly', 'EXECUTOR_LOST'),
     ('org.apache.spark.SparkException', r'is bigger than spark\.driver\.maxResultSize', 'RESULT_TOO_LARGE'),
 )
+_REFUSED = r'(Permission denied|Operation not permitted|Read-only file system)\)?$'
+_FULL = r'(No space left on device|Disk quota exceeded)\)?$'
 _TEXTS = (
-    ('java.io.FileNotFoundException', r'\((Permission denied|Operation not permitted|Read-only file system)\)$', 'PERMISSION_DENIED'),
-    ('java.nio.file.FileSystemException', r': (Operation not permitted|Read-only file system)$', 'PERMISSION_DENIED'),
-    ('java.io.IOException', r'(Permission denied|Operation not permitted)$', 'PERMISSION_DENIED'),
-    ('java.io.IOException', r'No space left on device|Disk quota exceeded', 'DISK_FULL'),
-    ('java.nio.file.FileSystemException', r'No space left on device|Disk quota exceeded', 'DISK_FULL'),
-    ('org.apache.hadoop.fs.FSError', r'No space left on device|Disk quota exceeded', 'DISK_FULL'),
+    ('java.io.FileNotFoundException', _REFUSED, 'PERMISSION_DENIED'),
+    ('java.nio.file.FileSystemException', _REFUSED, 'PERMISSION_DENIED'),
+    ('java.io.IOException', _REFUSED, 'PERMISSION_DENIED'),
+    ('java.io.FileNotFoundException', _FULL, 'DISK_FULL'),
+    ('java.nio.file.FileSystemException', _FULL, 'DISK_FULL'),
+    ('java.io.IOException', _FULL, 'DISK_FULL'),
+    ('org.apache.hadoop.fs.FSError', _FULL, 'DISK_FULL'),
     ('java.io.IOException', r'Cannot run program "[^"]*python[^"]*"', 'PYTHON_MISMATCH'),
     ('org.apache.spark.SparkException', r'^Task not serializable', 'SERIALIZATION_FAILED'),
     ('org.apache.spark.SparkException', r'SparkContext (was|has been) shut ?down', 'CONTEXT_STOPPED'),

@@ -9,7 +9,6 @@ import fcntl
 import os
 import queue
 import select
-import socket
 import sys
 import threading
 import time
@@ -79,7 +78,7 @@ class Worker:
 
     def run(self, gateway):
         """Returns the exit status, when attaching has failed; else the process ends in leave()."""
-        began, self.gateway = time.monotonic(), gateway
+        began = time.monotonic()
         proc.become_subreaper()     # what jobs start and leave stays ours (hunt.py)
         threading.Thread(target=self.io, name="stoker-io", daemon=True).start()
         try:
@@ -236,19 +235,18 @@ class Worker:
             described.__cause__ = error
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         fields = failure.describe(error, self.phase)
-        if fields["code"] == "CONTEXT_LOST" and not self.jvm_listens():
+        if fields["code"] in ("CONTEXT_LOST", "CONTEXT_STOPPED") and self.jvm_ends():
             time.sleep(LAST_WORDS_SECONDS)  # the keeper knows why the JVM has ended; its word of it ends this process
         # The keeper's cancel stops the Spark job before the interrupt comes; that the call then failed is the cancel.
         cause = fields.get("cause") or ""
         cancelled = "cancel" in cause and (jvm.attempt_tag(*key) in cause or key[0] in cause)
         return {"outcome": "interrupted" if cancelled else "error", "error": fields}
 
-    def jvm_listens(self):
+    def jvm_ends(self):
         try:
-            socket.create_connection(("127.0.0.1", self.gateway["port"])).close()
-        except OSError:
-            return False
-        return True
+            return jvm.shuts_down(self.attachment.sc._jvm)
+        except Exception:
+            return True
 
     def log_too_large(self):
         return failure.describe(JobError("LOG_TOO_LARGE", "the job printed more than %d bytes to one of its streams"

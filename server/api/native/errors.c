@@ -1,4 +1,4 @@
-/* The error object of a job or a context (docs/errors.md), the same for whatever it came from, and short enough to be read in a list. */
+/* The error object of a job or a context (docs/errors.md): all fields, in full, or short enough to be part of another. */
 #include "api/native/native.h"
 
 #include "stoker/buf.h"
@@ -33,7 +33,10 @@ static json_t *cut(const char *text, size_t keep)
     return out.failed ? NULL : json_string(out.data);
 }
 
-/* Halves the longest text, or the list of problems. whole: as it was; keep: bytes of each text that are left. False when nothing is long. */
+/*
+ * Halves the longest text, or the list of problems. whole: as it was; keep: bytes of each text that are left. False
+ * when nothing is long.
+ */
 static bool shorten(json_t *object, const json_t *whole, size_t keep[N_TEXTS])
 {
     json_t *problems = json_object_get(object, "problems");

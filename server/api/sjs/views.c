@@ -178,8 +178,8 @@ static bool is_code(const struct failure *f, const char *code)
 }
 
 /*
- * The method that an exception came out of, as Spark Job Server names it; NULL: out of none. Its code is not looked at, for that may say
- * more than SJS knows; only records of older versions have nothing but a code.
+ * The method that an exception came out of, as Spark Job Server names it; NULL: out of none. Its code may say more than
+ * SJS knows; only records of older versions, and what the server itself says, have nothing but that.
  */
 static const char *method_of(const struct failure *f)
 {
