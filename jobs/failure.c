@@ -13,17 +13,17 @@ static struct stk_text *to_text(json_t *object_take)
     return text ? stk_text_new(text, strlen(text)) : NULL;
 }
 
-/* Whether doing the same again can help, by code. */
+/* Whether doing the same again can help, by code; docs/errors.md has all of them. */
 static const char *retry_of(const char *code)
 {
-    static const char *const helps[] = { "EXITED",          "SIGNALLED",      "CONTEXT_LOST",
-                                         "CONTEXT_STOPPED", "SERVER_STOPPED", "LOST" };
+    static const char *const helps[] = { "EXITED", "SIGNALLED",     "CONTEXT_LOST", "CONTEXT_STOPPED", "SERVER_STOPPED",
+                                         "LOST",   "QUEUE_TIMEOUT", "IDLE_TIMEOUT", "LIFETIME" };
 
     for (size_t i = 0; i < STK_LEN(helps); i++) {
         if (strcmp(code, helps[i]) == 0)
             return "may-help";
     }
-    return "never";
+    return strcmp(code, "DRIVER_OUT_OF_MEMORY") == 0 ? "with-more-memory" : "never";
 }
 
 struct stk_text *failure_text(const char *code, const char *tail_key, const char *tail, const char *fmt, ...)
@@ -42,16 +42,28 @@ struct stk_text *failure_text(const char *code, const char *tail_key, const char
     return to_text(object);
 }
 
-/* retry: what the one who saw the end says of it, or NULL. */
-static struct stk_text *with_exit_code(struct stk_text *failure_take, int exit_code, const char *retry)
+/*
+ * Adds how a process ended: key (exit_status or signal) and its number, and the status as a shell says it. retry:
+ * what the one who saw the end says of it, or NULL.
+ */
+static struct stk_text *with_end(struct stk_text *failure_take, const char *key, int number, const char *retry)
 {
     stk_auto_text failure = failure_take;
     json_t *object = failure ? json_loads(stk_text_data(failure), 0, NULL) : NULL;
 
-    json_object_set_new(object, "exit_code", json_integer(exit_code));
+    json_object_set_new(object, "exit_code", json_integer(strcmp(key, "signal") == 0 ? 128 + number : number));
+    json_object_set_new(object, key, json_integer(number));
     if (retry)
         json_object_set_new(object, "retry", json_string(retry));
     return to_text(object);
+}
+
+bool failure_is(const struct stk_text *failure, const char *code)
+{
+    json_auto_t *object = failure ? json_loads(stk_text_data(failure), 0, NULL) : NULL;
+    const char *found = json_string_value(json_object_get(object, "code"));
+
+    return found && strcmp(found, code) == 0;
 }
 
 struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
@@ -68,18 +80,18 @@ struct stk_text *failure_exit(json_t *exit, const char *stderr_tail)
         int n = (int)json_integer_value(sig);
 
         if (code && strcmp(code, "OUT_OF_MEMORY") == 0)
-            return with_exit_code(failure_text(code, "stderr_tail", stderr_tail, "%s", reason), 128 + n, retry);
-        return with_exit_code(failure_text("SIGNALLED", "stderr_tail", stderr_tail,
-                                           "the job's process was ended by signal %d (%s)%s%s", n, strsignal(n), colon,
-                                           reason),
-                              128 + n, retry); /* as a shell says it */
+            return with_end(failure_text(code, "stderr_tail", stderr_tail, "%s", reason), "signal", n, retry);
+        return with_end(failure_text("SIGNALLED", "stderr_tail", stderr_tail,
+                                     "the job's process was ended by signal %d (%s)%s%s", n, strsignal(n), colon,
+                                     reason),
+                        "signal", n, retry);
     }
     if (json_is_integer(status)) {
         int n = (int)json_integer_value(status);
 
-        return with_exit_code(failure_text("EXITED", "stderr_tail", stderr_tail,
-                                           "the job ended its own process with exit status %d%s%s", n, colon, reason),
-                              n, NULL);
+        return with_end(failure_text("EXITED", "stderr_tail", stderr_tail,
+                                     "the job ended its own process with exit status %d%s%s", n, colon, reason),
+                        "exit_status", n, NULL);
     }
     return failure_text("LOST", "stderr_tail", stderr_tail, "the job's process is gone and left no word%s%s", colon,
                         reason);

@@ -304,6 +304,7 @@ void context_answer_creators(struct context *ctx, const struct stk_err *err);
 struct stk_text *failure_text(const char *code, const char *tail_key, const char *tail, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 struct stk_text *failure_exit(json_t *exit, const char *stderr_tail);
+bool failure_is(const struct stk_text *failure, const char *code); /* NULL is none */
 
 /* ---- files.c: small files of the state directory */
 

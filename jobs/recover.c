@@ -116,11 +116,7 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
 /* Not by its user: by an earlier server, which was stopped and died before the context was down. Jobs wait for it. */
 static bool stopped_with_server(const struct context *ctx)
 {
-    json_auto_t *error =
-        ctx->row.error ? json_loadb(stk_text_data(ctx->row.error), stk_text_len(ctx->row.error), 0, NULL) : NULL;
-    const char *code = json_string_value(json_object_get(error, "code"));
-
-    return code && strcmp(code, "SERVER_STOPPED") == 0;
+    return failure_is(ctx->row.error, "SERVER_STOPPED");
 }
 
 static void resume(struct context *ctx)

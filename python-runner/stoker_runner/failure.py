@@ -1,8 +1,7 @@
 """Failures of jobs: the exception the runner raises for them, and the error object of PROTOCOL.md section 7.
 
-Nothing here calls the JVM, except that the text of a Py4JJavaError or of a pyspark exception is asked for once, which
-is one call; it may fail and is then done without. Any thread may call any function; `code_roots` is only written by
-loading.open_binaries().
+The JVM is only called about exceptions of its own: for the text, once, and by verdicts.py; a call may fail and is then
+done without. Any thread may call any function; `code_roots` is only written by loading.open_binaries().
 """
 
 import importlib
@@ -13,20 +12,23 @@ import re
 import sysconfig
 import traceback
 
-NEVER, MAY_HELP, WITH_MORE_MEMORY = 'never', 'may-help', 'with-more-memory'
+from . import verdicts
+from .verdicts import NEVER, Verdict
 
 # Folders with the user's code, as they stand on sys.path. Their files are shown relative to them.
 code_roots = []
 
-# What an exception means, by the phase it ended: (code, exit code of Spark Job Server).
-_PHASES = {
-    'load': ('IMPORT_FAILED', 1),
-    'validate': ('VALIDATE_EXCEPTION', 3),
-    'run': ('USER_EXCEPTION', 4),
-    'result': ('RESULT_NOT_JSON', 1),
-    'attach': ('CONTEXT_FAILED', None),
-    'start': ('CONTEXT_FAILED', None),
+# What an exception means, by the phase it ended, when nothing better is known: (code, exit code of Spark Job Server,
+# method of the job that it came out of).
+PHASES = {
+    'load': ('IMPORT_FAILED', 1, None),
+    'validate': ('VALIDATE_EXCEPTION', 3, 'validate'),
+    'run': ('USER_EXCEPTION', 4, 'run_job'),
+    'result': ('RESULT_NOT_JSON', 1, None),
+    'attach': ('CONTEXT_FAILED', None, None),
+    'start': ('CONTEXT_FAILED', None, None),
 }
+_OF_CONTEXT = ('attach', 'start')
 
 # The longest texts, in characters. The whole object, written as JSON in ASCII, has at most _OBJECT_LIMIT bytes: the
 # 256 KiB of the protocol less room for stderr_tail and log_tail, 4 KiB each and up to six bytes for one of theirs.
@@ -40,16 +42,11 @@ _RUNNER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _HIDDEN = (_RUNNER, '<frozen importlib', importlib.__file__)
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')})
 
+# A file in a binary as executors elsewhere have it (sets.file_name()).
+_SHIPPED = re.compile(r'/stoker-[0-9a-f]{16}-[^/]+\.zip/(.+)$')
+
 _TRACEBACK = 'Traceback (most recent call last):\n'
 _FRAME = re.compile(r'^ +File "(.+)", line (\d+), in .+(?:\n +(.+))?', re.MULTILINE)
-
-# Exceptions (by the name of a class in their line of descent) and texts of Java exceptions that tell of a lost
-# connection or executor.
-_LOST_CLASSES = {'ConnectionError', 'TimeoutError', 'Py4JNetworkError'}
-_LOST_TEXTS = ('ExecutorLostFailure', 'FetchFailedException', 'MetadataFetchFailedException', 'RpcTimeoutException',
-               'SparkContext was shut down', 'stopped SparkContext', 'java.net.ConnectException',
-               'java.net.SocketException', 'java.net.SocketTimeoutException', 'java.net.UnknownHostException',
-               'java.util.concurrent.TimeoutException', 'java.nio.channels.ClosedChannelException')
 
 
 class JobError(Exception):
@@ -57,15 +54,18 @@ class JobError(Exception):
 
     code: one of PROTOCOL.md section 7. message: text, or None to take it from the exception that this one was raised
     from (`raise JobError(...) from exc`), which also gives class, traceback, file, line and cause. exit_code: Spark Job
-    Server's number for it, int or None. problems: texts, for VALIDATION_FAILED.
+    Server's number for it, int or None. problems: texts, for VALIDATION_FAILED. raised_by: the method of the job that
+    the exception came out of, 'constructor', 'validate' or 'run_job'; then `code` is what holds unless the exception
+    tells more (verdicts.py).
     """
 
-    def __init__(self, code, message, exit_code=1, problems=None):
+    def __init__(self, code, message, exit_code=1, problems=None, raised_by=None):
         super().__init__(code, message)
         self.code = code
         self.message = message
         self.exit_code = exit_code
         self.problems = problems
+        self.raised_by = raised_by
 
     def __str__(self):
         return self.code if self.message is None else f'{self.code}: {self.message}'
@@ -79,23 +79,32 @@ def describe(exc, phase):
     """
     if isinstance(exc, SystemExit):
         exc = exited(exc, phase)
-    code, exit_code = _PHASES.get(phase, _PHASES['run'])
+    code, exit_code, raised_by = PHASES.get(phase, PHASES['run'])
     message, problems, subject = None, None, exc
+    judged = phase not in _OF_CONTEXT
     if isinstance(exc, KeyboardInterrupt):
-        code, message, exit_code = 'KILLED', 'the job was interrupted', None
+        code, message, exit_code, raised_by, judged = 'KILLED', 'the job was interrupted', None, None, False
     elif isinstance(exc, JobError):
         code, message, exit_code, problems, subject = exc.code, exc.message, exc.exit_code, exc.problems, exc.__cause__
+        raised_by = exc.raised_by
+        judged = raised_by is not None
     error = {'code': code, 'message': message, 'class': None, 'traceback': None, 'file': None, 'line': None,
-             'source': None, 'cause': None, 'exit_code': exit_code, 'retry': NEVER}
+             'source': None, 'cause': None, 'exit_code': exit_code, 'raised_by': raised_by,
+             'retry': verdicts.retry_of(code)}
     if subject is not None:
         try:
-            error.update(_look_at(subject, message))
+            fields, verdict = _look_at(subject, message)
+            error.update(fields)
+            if judged and verdict.code:
+                error['code'], error['retry'] = verdict
+            elif error['retry'] == NEVER and not isinstance(subject, KeyboardInterrupt):
+                error['retry'] = verdict.retry
         except Exception as broken:
             error['class'] = class_name(subject)
             error['message'] = message or f'{error["class"]} (cannot be described: {class_name(broken)})'
     error['message'] = error['message'] or code
-    if code == 'OUT_OF_MEMORY':
-        error['retry'] = WITH_MORE_MEMORY
+    if code == 'EXITED':
+        error['exit_status'] = exit_code
     if problems is not None:
         error['problems'] = [_cut(_clean(text), _PROBLEM_LIMIT) for text in problems[:_PROBLEMS]]
         if len(problems) > _PROBLEMS:
@@ -142,21 +151,36 @@ def has_user_frame(exc):
 
 
 def _look_at(exc, message):
-    """Returns the fields of the error object that come from the exception; `message` is used when it is not None."""
+    """Returns the fields of the error object that come from the exception, and the Verdict on it; `message` is used
+    when it is not None."""
     summary = traceback.TracebackException(type(exc), exc, exc.__traceback__, limit=-_FRAMES, compact=True)
     chain = list(_chain(exc, summary))
     cause = next(filter(None, (_java_cause(each, text) for each, text, _ in chain)), None)
     found = _own_line(chain)
+    verdict = _judge(chain)
     for _, _, each in chain:
         _strip(each)
-    return {
+    fields = {
         'class': class_name(exc),
         'message': _message(exc, chain[0][1]) if message is None else message,
         'traceback': ''.join(summary.format()).rstrip('\n'),
         'file': found[0], 'line': found[1], 'source': found[2],
         'cause': cause,
-        'retry': MAY_HELP if any(_is_loss(each, text) for each, text, _ in chain) else NEVER,
     }
+    return fields, verdict
+
+
+def _judge(chain):
+    try:
+        return verdicts.judge([(exc, text) for exc, text, _ in chain], _is_own)
+    except Exception:
+        return Verdict(None, NEVER)
+
+
+def _is_own(filename):
+    """Tells whether a file is the job's code, be it in a binary or elsewhere."""
+    return _relative(filename) is not None or not (
+        filename.startswith(('<', _RUNNER)) or os.path.abspath(filename).startswith(_INSTALLED))
 
 
 def _chain(exc, summary):
@@ -225,17 +249,6 @@ def _java_cause(exc, text):
     return last.strip() or None
 
 
-def _is_loss(exc, text):
-    """Tells whether an exception speaks of a lost connection or executor, so that another try may help."""
-    if any(kind.__name__ in _LOST_CLASSES for kind in type(exc).__mro__):
-        return True
-    java = text if _is_java(exc) else getattr(exc, '_stackTrace', None)
-    if not isinstance(java, str):
-        return False
-    cause = _java_cause(exc, text) or ''
-    return not cause.startswith('org.apache.spark.api.python.PythonException') and any(t in java for t in _LOST_TEXTS)
-
-
 def _own_line(chain):
     """Returns (file, line, source) of the innermost line of the user's code, or three None."""
     for _, text, summary in chain:
@@ -252,9 +265,8 @@ def _own_line(chain):
                 return _relative(frame.filename), frame.lineno, (frame.line or '').strip()
     for _, _, summary in chain:
         for frame in reversed(summary.stack):
-            name = frame.filename
-            if not name.startswith(('<', _RUNNER)) and not os.path.abspath(name).startswith(_INSTALLED):
-                return name, frame.lineno, (frame.line or '').strip()
+            if _is_own(frame.filename):
+                return frame.filename, frame.lineno, (frame.line or '').strip()
     return None, None, None
 
 
@@ -268,11 +280,12 @@ def _strip(summary):
 
 
 def _relative(filename):
-    """Returns the path of a file of the user's code inside its binary, or None when it is not one."""
+    """Returns the path of a file of the user's code inside its binary, here or on an executor; None when it is not one."""
     for root in code_roots:
         if filename.startswith(root + os.sep):
             return filename[len(root) + 1:]
-    return None
+    shipped = _SHIPPED.search(filename)
+    return shipped.group(1) if shipped else None
 
 
 def _safe(function, value):

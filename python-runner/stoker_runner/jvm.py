@@ -26,3 +26,8 @@ def shared_map(jvm, key):
     properties = jvm.java.lang.System.getProperties()
     return (properties.get(key) or properties.putIfAbsent(key, jvm.java.util.concurrent.ConcurrentHashMap())
             or properties.get(key))
+
+
+def shuts_down(jvm):
+    """Whether the JVM has begun to exit: Spark's hooks stop the SparkContext then, before the status is known."""
+    return jvm.org.apache.spark.util.ShutdownHookManager.inShutdown()

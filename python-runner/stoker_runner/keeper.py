@@ -20,10 +20,12 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from . import class_data, connection, failure, launch, proc
+from . import class_data, connection, failure, jvm, launch, proc
 from .failure import JobError
 from .gateways import Gateways
+from .oom import OomKills
 from .spec import read_spec
+from .verdicts import MAY_HELP, NEVER
 
 ORPHAN_SECONDS = 600.0
 WATCH_SECONDS = 1.0         # how soon a stopped SparkContext is noticed; a dead JVM is noticed at once
@@ -53,6 +55,7 @@ class Keeper:
         self.reported = False       # the server was told so, or did not come to hear it
         self.jvm = self.java = None         # the process; pyspark's gateway to it
         self.archive = None         # the class-data archive that the JVM has mapped
+        self.oom = OomKills()
         self.gateways = None        # Gateways, once Spark is up
         self.wake = threading.Event()       # the main thread has something to look at
         self.stopping = False
@@ -171,12 +174,13 @@ class Keeper:
     def watch(self):
         """Until Spark has ended or shall end."""
         while not self.stopping and not self.reported:
+            self.oom.look()
             self.wake.wait(WATCH_SECONDS)
             self.wake.clear()
             if self.stopping or self.error:
                 continue            # watch_jvm may be telling the server just now
             try:
-                stopped = self.sc._jsc.sc().isStopped()
+                stopped = self.sc._jsc.sc().isStopped() and not jvm.shuts_down(self.java.jvm)
             except Exception:
                 continue            # the JVM is ending: watch_jvm tells how
             if stopped:
@@ -191,16 +195,24 @@ class Keeper:
     def jvm_ended(self, status):
         if self.archive and launch.crashed(status):
             self.archive.doubt()        # it may be why; but a job can crash a JVM too, and others are glad of it
-        if not self.stopping:
-            self.fail("ended", "CONTEXT_LOST", "the driver JVM ended %s" % launch.describe(status))
+        if self.stopping:
+            return
+        ended = "the driver JVM ended %s" % launch.describe(status)
+        if launch.out_of_heap(status, self.log_tail()):
+            self.fail("ended", "DRIVER_OUT_OF_MEMORY", ended + ": its heap was used up; see spark.driver.memory")
+        elif status == -signal.SIGKILL and self.oom.take():
+            self.fail("ended", "DRIVER_OUT_OF_MEMORY", ended + ", when the kernel ended a process of this control group "
+                      "because memory was used up: most likely this one")
+        else:
+            self.fail("ended", "CONTEXT_LOST", ended)
 
     def fail(self, state, code, cause):
         """Tells the server and waits for it, within reason. cause: an exception or a text."""
         if not isinstance(cause, Exception):
             cause = JobError(code, cause, None)
         error = dict(failure.describe(cause, "start"), log_tail=self.log_tail())
-        if state == "ended":
-            error["retry"] = "may-help"
+        if state == "ended" and error["retry"] == NEVER:
+            error["retry"] = MAY_HELP
         with self._failing:
             if self.error:
                 return

@@ -52,6 +52,12 @@ SAID_BYTES = 65536
 FEW_LINES = 4
 # How a JVM ends that found something impossible in its own memory, such as a damaged class-data archive.
 CRASHES = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
+# How a driver says that its heap is used up: SparkExitCode.OOM, when a thread of Spark's own, such as a local task,
+# finds out; else by -XX:+ExitOnOutOfMemoryError and -XX:+CrashOnOutOfMemoryError, which are for the user to set: a JVM
+# that many jobs use need not end because one of them asked for too much. The lines are those of JDK 17.
+OOM_STATUS = 52
+OOM_LINES = {3: "Terminating due to java.lang.OutOfMemoryError",
+             -signal.SIGABRT: "Aborting due to java.lang.OutOfMemoryError"}
 
 
 class CannotStart(Exception):
@@ -262,6 +268,11 @@ def _size(path):
 def crashed(returncode):
     """Whether subprocess's returncode tells of a crash; None: it has not ended."""
     return returncode is not None and -returncode in CRASHES
+
+
+def out_of_heap(returncode, said):
+    """Whether a JVM has ended because its heap was used up. said: the last that it printed."""
+    return returncode == OOM_STATUS or returncode in OOM_LINES and OOM_LINES[returncode] in said
 
 
 def describe(returncode):

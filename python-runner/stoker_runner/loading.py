@@ -191,7 +191,8 @@ def _make(made_from, dotted):
     except BaseException as exc:
         if isinstance(exc, TypeError) and not failure.has_user_frame(exc):
             raise JobError('NOT_A_JOB', f"'{dotted}' cannot be made without arguments: {exc}") from exc
-        raise JobError('USER_EXCEPTION', f"the constructor of '{dotted}' raised {failure.text_of(exc)}") from exc
+        raise JobError('USER_EXCEPTION', f"the constructor of '{dotted}' raised {failure.text_of(exc)}",
+                       raised_by='constructor') from exc
 
 
 def run_class_job(job, context, runtime_factory, config_json_text):
@@ -205,13 +206,13 @@ def run_class_job(job, context, runtime_factory, config_json_text):
     """
     config = config_tree(config_json_text)
     runtime = runtime_factory()
-    data = _call(job.validate, (context, runtime, config), 'validate', 'VALIDATE_EXCEPTION', 3)
+    data = _call(job.validate, (context, runtime, config), 'validate')
     if isinstance(data, list) and data and is_problem(data[0]):
         return Outcome('invalid', None, [str(getattr(each, 'problem', each)) for each in data])
-    return Outcome('finished', _call(job.run_job, (context, runtime, data), 'run', 'USER_EXCEPTION', 4), [])
+    return Outcome('finished', _call(job.run_job, (context, runtime, data), 'run'), [])
 
 
-def _call(method, arguments, phase, code, exit_code):
+def _call(method, arguments, phase):
     """Calls a method of a job and turns whatever it raises, KeyboardInterrupt apart, into a JobError."""
     try:
         return method(*arguments)
@@ -220,7 +221,8 @@ def _call(method, arguments, phase, code, exit_code):
     except SystemExit as exc:
         raise failure.exited(exc, phase) from exc
     except BaseException as exc:
-        raise JobError(code, None, exit_code) from exc
+        code, exit_code, raised_by = failure.PHASES[phase]
+        raise JobError(code, None, exit_code, raised_by=raised_by) from exc
 
 
 def is_problem(value):

@@ -32,6 +32,7 @@ LOG_GRACE = 5.0             # for a job that prints too much to end by an interr
 RESET_SECONDS = 10.0        # for what is done between jobs; a call into a broken gateway may hang
 TELL_SECONDS = 5.0          # for `failed` to find a server
 MAX_DONE = connection.MAX_FRAME_UP - 4096
+LAST_WORDS_SECONDS = 10.0   # for the context of a JVM that has ended to end, with its hooks and the keeper's word of it
 CLOSED = "a job has closed the worker's descriptors"
 
 
@@ -230,14 +231,22 @@ class Worker:
             described = limits.out_of_memory(limit, refusal, cause)
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         if isinstance(error, KeyboardInterrupt):
-            described = JobError("USER_EXCEPTION", "the job raised KeyboardInterrupt", 4)
+            described = JobError("USER_EXCEPTION", "the job raised KeyboardInterrupt", 4, raised_by="run_job")
             described.__cause__ = error
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         fields = failure.describe(error, self.phase)
+        if fields["code"] in ("CONTEXT_LOST", "CONTEXT_STOPPED") and self.jvm_ends():
+            time.sleep(LAST_WORDS_SECONDS)  # the keeper knows why the JVM has ended; its word of it ends this process
         # The keeper's cancel stops the Spark job before the interrupt comes; that the call then failed is the cancel.
         cause = fields.get("cause") or ""
         cancelled = "cancel" in cause and (jvm.attempt_tag(*key) in cause or key[0] in cause)
         return {"outcome": "interrupted" if cancelled else "error", "error": fields}
+
+    def jvm_ends(self):
+        try:
+            return jvm.shuts_down(self.attachment.sc._jvm)
+        except Exception:
+            return True
 
     def log_too_large(self):
         return failure.describe(JobError("LOG_TOO_LARGE", "the job printed more than %d bytes to one of its streams"

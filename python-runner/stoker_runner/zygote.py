@@ -13,11 +13,11 @@ import time
 import traceback
 
 from . import connection, proc
-from .failure import WITH_MORE_MEMORY
 from .hunt import Hunter
 from .limits import MemoryWatch, size_text
 from .logs import discard_empty
 from .oom import OomKills
+from .verdicts import WITH_MORE_MEMORY
 
 REQUIRED = ("pyspark", "py4j.clientserver", "pyspark.sql", "stoker_runner.keeper", "stoker_runner.worker")
 OPTIONAL = (    # by environment and version of pyspark

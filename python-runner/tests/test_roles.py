@@ -250,6 +250,33 @@ def test_an_admit_that_never_succeeds_ends_the_context(made_keeper):
     assert made_keeper.reported and made_keeper.state == "ended"
 
 
+class Kernel:
+    def __init__(self, kills):
+        self.kills = kills
+
+    def take(self):
+        return self.kills > 0
+
+
+@pytest.mark.parametrize("status, said, kills, code", [
+    (52, "", 0, "DRIVER_OUT_OF_MEMORY"),
+    (3, "Terminating due to java.lang.OutOfMemoryError: Java heap space", 0, "DRIVER_OUT_OF_MEMORY"),
+    (-signal.SIGABRT, "Aborting due to java.lang.OutOfMemoryError: Java heap space", 0, "DRIVER_OUT_OF_MEMORY"),
+    (-signal.SIGKILL, "", 1, "DRIVER_OUT_OF_MEMORY"),
+    (-signal.SIGKILL, "java.lang.OutOfMemoryError: Java heap space", 0, "CONTEXT_LOST"),
+    (-signal.SIGABRT, "java.lang.OutOfMemoryError: Java heap space", 1, "CONTEXT_LOST"),
+    (3, "", 1, "CONTEXT_LOST"),
+    (1, "Terminating due to java.lang.OutOfMemoryError: Java heap space", 1, "CONTEXT_LOST"),
+])
+def test_a_jvm_that_ends_without_memory_says_so(made_keeper, tmp_path, status, said, kills, code):
+    (tmp_path / "context.log").write_text(said + "\n")
+    made_keeper.archive, made_keeper.oom = None, Kernel(kills)
+    made_keeper.jvm_ended(status)
+    ended, = made_keeper.link.sent
+    assert (ended["type"], ended["error"]["code"]) == ("ended", code)
+    assert ended["error"]["retry"] == ("with-more-memory" if code == "DRIVER_OUT_OF_MEMORY" else "may-help")
+
+
 def test_a_cancel_is_tried_until_it_is_confirmed(made_keeper):
     made_keeper.gateways = Flaky(20)
     made_keeper.serve(made_keeper.cancel, {"worker": "w-1", "job": KEY[0], "attempt": KEY[1]})

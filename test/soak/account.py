@@ -214,7 +214,7 @@ def failed(s, order, row, deed, chaos, code):
         return
     if cause_of_context(row, chaos, code):
         return
-    if code == "USER_EXCEPTION" and cause_of_spark(row, chaos):
+    if row["error"].get("raised_by") and cause_of_spark(row, chaos):
         s.counts["ERROR of Spark that was ended under it"] += 1
         return
     s.fault(row["id"], "ERROR %s without a cause (%s, context %s): %.400s", code, order.kind, row["context_id"],

@@ -43,7 +43,7 @@ def faults(order=None, row=None, deed=None, chaos=None):
     (order(), row("ERROR", "CONTEXT_LOST"), once(0), Chaos(hit={CONTEXT})),
     (order(), row("ERROR", "CONTEXT_STOPPED"), None, Chaos(deleted={CONTEXT})),
     (order(), row("ERROR", "SERVER_STOPPED"), once(0), Chaos(sigterms=1)),
-    (order(), row("ERROR", "USER_EXCEPTION"), once(0), Chaos(hit={CONTEXT})),
+    (order(), row("ERROR", error={"code": "EXECUTOR_LOST", "raised_by": "run_job"}), once(0), Chaos(hit={CONTEXT})),
     (order(), row("LOST", "LOST"), once(0), Chaos(workers_hit={CONTEXT})),
     (order(natural=""), row(), once(), Chaos(hit={CONTEXT})),
     (order(job=None, refused="503"), None, None),

@@ -7,6 +7,7 @@ import pytest
 from cluster import START, Cluster
 from measure import ask_jvm
 from server import COUNTS, STRINGS, Stoker, assert_killed, wait_until
+from test_failures import CASES, assert_told
 from test_server import versions
 
 OTHERS = 7      # sets after which one is out of use: three have workers, two linger
@@ -140,6 +141,15 @@ def test_a_udf_outlives_the_workers_of_its_set(stoker, cluster, far):
     wait_for_removal(stoker, cluster, after, 10)
     assert value(stoker, "stoker_jobs.executors.UsesUdf", "name = left_udf") == 2
     assert left <= shipped(cluster)
+
+
+@pytest.mark.parametrize("name", ["function_of_the_module_that_raises", "udf_that_raises", "a_task_whose_executor_is_killed"])
+def test_a_failure_of_an_executor_is_told(stoker, cluster, far, name):
+    """With the line in the archive that Spark has brought there. Spark tries a task four times."""
+    stoker.upload_jobs("failing", "failing")
+    job = stoker.submit("corpus.Fail", "case = %s" % name, "far", "failing")
+    stoker.ended(job, SLOW)
+    assert_told(stoker.get("/v1/jobs/" + job)["error"], CASES[name])
 
 
 def wait_for_removal(stoker, cluster, names, first):

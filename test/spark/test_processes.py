@@ -363,7 +363,7 @@ class Job:
 """})
     worker = workers()
     error = worker.run(cls="broken_job.Job", binaries=[binary], binary_set="broken")["error"]
-    assert (error["code"], error["file"], error["line"]) == ("USER_EXCEPTION", "broken_job.py", 7)
+    assert (error["code"], error["file"], error["line"]) == ("SPARK_ANALYSIS", "broken_job.py", 7)
     assert "no_such_column" in error["message"]
 
 

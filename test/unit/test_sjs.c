@@ -150,6 +150,28 @@ static void job_errors_look_as_in_sjs(void **state)
         STK_JOB_ERROR, "{\"code\":\"VALIDATE_EXCEPTION\",\"message\":\"it's\\nso\",\"class\":\"m.E\",\"exit_code\":3}",
         "Python job failed with error code 3 and standard err [Error while calling 'validate': m.E(\"it's\\nso\")]",
         "m.E", "");
+    /* an exception looks as it did before the runner told kinds of them apart */
+    job_error_is(
+        STK_JOB_ERROR,
+        "{\"code\":\"SPARK_PARSE\",\"message\":\"m\",\"class\":\"a.B\",\"exit_code\":4,\"raised_by\":\"run_job\"}",
+        "Python job failed with error code 4 and standard err [Error while calling 'run_job': a.B('m')]", "a.B", "");
+    job_error_is(
+        STK_JOB_ERROR,
+        "{\"code\":\"INPUT_MISSING\",\"message\":\"m\",\"class\":\"a.B\",\"exit_code\":3,\"raised_by\":\"validate\"}",
+        "Python job failed with error code 3 and standard err [Error while calling 'validate': a.B('m')]", "a.B", "");
+    job_error_is(
+        STK_JOB_ERROR,
+        "{\"code\":\"DISK_FULL\",\"message\":\"m\",\"class\":\"a.B\",\"exit_code\":1,\"raised_by\":\"constructor\"}",
+        "Python job failed with error code 1 and standard err [Error while calling 'run_job': a.B('m')]", "a.B", "");
+    job_error_is(
+        STK_JOB_ERROR,
+        "{\"code\":\"CONTEXT_LOST\",\"message\":\"m\",\"class\":\"a.B\",\"exit_code\":4,\"raised_by\":\"run_job\"}",
+        "Python job failed with error code 4 and standard err [Error while calling 'run_job': a.B('m')]", "a.B", "");
+    job_error_is(STK_JOB_ERROR, "{\"code\":\"CONTEXT_STOPPED\",\"message\":\"m\",\"class\":\"a.B\",\"exit_code\":1}",
+                 "Python job failed with error code 1 and standard err [a.B: m]", "a.B", "");
+    job_error_is(STK_JOB_ERROR, "{\"code\":\"DRIVER_OUT_OF_MEMORY\",\"message\":\"x\"}",
+                 "Unexpected termination of context 0b5c6b0e-0d0c-4d3c-9f38-5a8a4e6a1c11",
+                 "spark.jobserver.JobManagerActor$ContextTerminatedException", "x");
     job_error_is(STK_JOB_INVALID,
                  "{\"code\":\"VALIDATION_FAILED\",\"message\":\"a; b\",\"exit_code\":1,\"problems\":[\"a\",\"b\"]}",
                  "Python job failed with error code 1 and standard err [Validation problems in job, exiting\na\nb]",

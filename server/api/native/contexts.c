@@ -11,7 +11,9 @@ static json_t *context_object(const struct native *native, const struct stk_cont
                      stk_native_text(row->name), "state", stk_context_state_name(row->state), "max_jobs", row->max_jobs,
                      "application_id", stk_native_text(row->application_id), "ui_url", stk_native_text(row->ui_url),
                      "started_at", stk_native_time(row->started_us), "ended_at", stk_native_time(row->ended_us),
-                     "error", stk_native_json(row->error), "phases", phases ? phases : json_null());
+                     "error",
+                     stk_native_short_failure(row->error, "contexts", row->name ? stk_text_data(row->name) : ""),
+                     "phases", phases ? phases : json_null());
 }
 
 /* Replies with the newest context of that name as it is now. */
@@ -93,11 +95,12 @@ static int read_wish(const struct native *native, struct stk_reply *reply, const
 }
 
 /* The start failed, the error object of the runner says why; the context is there to be asked. */
-static void start_failed(struct stk_reply *reply, const struct stk_text *cause, const struct stk_err *err)
+static void start_failed(struct stk_reply *reply, const char *name, const struct stk_text *cause,
+                         const struct stk_err *err)
 {
     stk_reply_json_take(reply, 500,
                         json_pack("{s:{s:s, s:s, s:o}}", "error", "code", "CONTEXT_FAILED", "message", err->msg,
-                                  "cause", stk_native_json(cause)));
+                                  "cause", stk_native_short_failure(cause, "contexts", name)));
 }
 
 static void create(const struct native *native, struct stk_reply *reply, const struct stk_context_spec *spec,
@@ -117,7 +120,7 @@ static void create(const struct native *native, struct stk_reply *reply, const s
         reply_context(native, reply, rc == 0 && wait_ms ? 201 : 202, spec->name);
         stk_native_location(reply, "/v1/contexts/", spec->name);
     } else if (err.code == STK_RUNNER) {
-        start_failed(reply, cause, &err);
+        start_failed(reply, spec->name, cause, &err);
     } else {
         stk_native_failed(reply, "create a context", &err);
     }

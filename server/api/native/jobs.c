@@ -49,7 +49,7 @@ static json_t *job_object(const struct stk_job_row *row, int position)
                             : json_null());
     json_object_set_new(object, "result_bytes",
                         row->state == STK_JOB_FINISHED ? json_integer(row->result_bytes) : json_null());
-    json_object_set_new(object, "error", stk_native_json(row->error));
+    json_object_set_new(object, "error", stk_native_short_failure(row->error, "jobs", row->id));
     json_object_set_new(object, "has_receipt", json_boolean(row->receipt != NULL));
     return object;
 }

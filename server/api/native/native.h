@@ -20,6 +20,7 @@ stk_handler stk_native_contexts_list, stk_native_contexts_get, stk_native_contex
 stk_handler stk_native_binaries_list, stk_native_binaries_get, stk_native_binaries_put, stk_native_binaries_delete;
 stk_handler stk_native_server;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
+stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */
 
 /* ---- render.c */
 
@@ -71,5 +72,11 @@ int stk_native_query_bool(struct stk_request *r, struct stk_reply *reply, const 
  * text that is not empty.
  */
 int stk_native_body(struct stk_request *r, struct stk_reply *reply, const char *const *fields, json_t **ret);
+/* ---- errors.c */
+
+/* A recorded error object with all its fields; NULL gives null. */
+json_t *stk_native_failure(const struct stk_text *error);
+/* The same in at most 8 KiB: long texts are cut in the middle, and `full` is the path of the whole. Of collection/name. */
+json_t *stk_native_short_failure(const struct stk_text *error, const char *collection, const char *name);
 
 #endif

@@ -16,6 +16,7 @@ static struct stk_route routes[] = {
     { "GET", "/v1/contexts/{name}", stk_native_contexts_get, 0 },
     { "DELETE", "/v1/contexts/{name}", stk_native_contexts_delete, 0 },
     { "GET", "/v1/contexts/{name}/logs", stk_native_contexts_logs, 0 },
+    { "GET", "/v1/contexts/{name}/error", stk_native_contexts_error, 0 },
 
     { "GET", "/v1/jobs", stk_native_jobs_list, 0 },
     { "POST", "/v1/jobs", stk_native_jobs_post, 0 },
@@ -23,6 +24,7 @@ static struct stk_route routes[] = {
     { "DELETE", "/v1/jobs/{id}", stk_native_jobs_delete, 0 },
     { "GET", "/v1/jobs/{id}/receipt", stk_native_jobs_receipt, 0 },
     { "GET", "/v1/jobs/{id}/logs", stk_native_jobs_logs, 0 },
+    { "GET", "/v1/jobs/{id}/error", stk_native_jobs_error, 0 },
 
     { "GET", "/v1/server", stk_native_server, 0 },
     { NULL, NULL, NULL, 0 },

@@ -141,7 +141,7 @@ json_t *stk_sjs_context(const struct stk_context_row *row)
 /* The error object of PROTOCOL.md section 7; texts are borrowed from object, NULL when absent. */
 struct failure {
     json_t *object;
-    const char *code, *message, *class, *traceback, *cause, *stderr_tail, *log_tail;
+    const char *code, *message, *class, *raised_by, *traceback, *cause, *stderr_tail, *log_tail;
     const json_t *problems, *exit_code;
 };
 
@@ -162,6 +162,7 @@ static struct failure failure_read(const char *text)
         .code = code ? code : "UNKNOWN",
         .message = message ? message : "no reason was recorded",
         .class = text_of(object, "class"),
+        .raised_by = text_of(object, "raised_by"),
         .traceback = text_of(object, "traceback"),
         .cause = text_of(object, "cause"),
         .stderr_tail = text_of(object, "stderr_tail"),
@@ -174,6 +175,17 @@ static struct failure failure_read(const char *text)
 static bool is_code(const struct failure *f, const char *code)
 {
     return strcmp(f->code, code) == 0;
+}
+
+/*
+ * The method that an exception came out of, as Spark Job Server names it; NULL: out of none. Its code may say more than
+ * SJS knows; only records of older versions, and what the server itself says, have nothing but that.
+ */
+static const char *method_of(const struct failure *f)
+{
+    if (f->raised_by)
+        return strcmp(f->raised_by, "validate") == 0 ? "validate" : "run_job";
+    return is_code(f, "USER_EXCEPTION") ? "run_job" : is_code(f, "VALIDATE_EXCEPTION") ? "validate" : NULL;
 }
 
 static json_t *error_object(const char *message, const char *class, const char *stack)
@@ -217,8 +229,8 @@ static void add_standard_error(struct stk_buf *out, const struct failure *f)
     const json_t *problem;
     size_t i;
 
-    if (is_code(f, "USER_EXCEPTION") || is_code(f, "VALIDATE_EXCEPTION")) {
-        stk_buf_printf(out, "Error while calling '%s': ", is_code(f, "USER_EXCEPTION") ? "run_job" : "validate");
+    if (method_of(f)) {
+        stk_buf_printf(out, "Error while calling '%s': ", method_of(f));
         add_repr(out, f->class ? f->class : "Exception", f->message);
     } else if (is_code(f, "VALIDATION_FAILED")) {
         stk_buf_add_str(out, "Validation problems in job, exiting");
@@ -274,11 +286,14 @@ json_t *stk_sjs_job_error(const struct stk_job_row *row)
         snprintf(text, sizeof text, "Job %s killed", row->id);
         return error_object(text, "spark.jobserver.JobManagerActor$JobKilledException", f.traceback);
     }
+    if (f.class)
+        return python_error(
+            &f); /* also of a context that ended under the job: it is the job's exception that is shown */
     if (is_code(&f, "CONTEXT_STOPPED")) {
         snprintf(text, sizeof text, "Context (%s) for this job was terminated", context);
         return error_object(text, "", "");
     }
-    if (is_code(&f, "CONTEXT_LOST")) {
+    if (is_code(&f, "CONTEXT_LOST") || is_code(&f, "DRIVER_OUT_OF_MEMORY")) {
         snprintf(text, sizeof text, "Unexpected termination of context %s", row->context_id);
         return error_object(text, "spark.jobserver.JobManagerActor$ContextTerminatedException",
                             f.log_tail ? f.log_tail : f.message);

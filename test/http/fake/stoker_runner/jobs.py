@@ -21,7 +21,7 @@ import struct
 import sys
 import time
 
-from . import link
+from . import link, spec as specs
 
 
 def wishes(run):
@@ -135,7 +135,7 @@ def do_error(worker, run, wish):
             "file": "job.py",
             "line": 3,
             "source": "raise ValueError('Deliberate failure')",
-            **wish.get("error", {}),
+            **specs.lengthen(wish.get("error", {})),
         },
     }
 
@@ -156,6 +156,7 @@ def do_invalid(worker, run, wish):
             "exit_code": 1,
             "retry": "never",
             "problems": ["no input.string", "bad weather"],
+            **specs.lengthen(wish.get("error", {})),
         },
     }
 

@@ -1,6 +1,6 @@
 """The fake keeper. Its "JVM" is a fork that sleeps, in its group. spark.fake.keeper asks for:
 
-fail            says `failed` and exits
+fail            says `failed` and exits; spark.fake.error: further fields of the error, as JSON text
 exit            exits with 7 while Spark starts
 hang            never gets further than `launching jvm`
 late            takes half a second to start
@@ -8,6 +8,7 @@ slow_cancel     confirms a cancel after half a second
 meets_jobs      says that a cancel has met an active Spark job
 ignore_sigterm  does not end when asked to
 no_admit        makes no gateways
+out_of_memory   says at SIGUSR1 that the heap of its JVM is used up, and exits
 
 spark.fake.class_data is what `started` says of a missing class-data archive, as JSON text.
 """
@@ -29,13 +30,23 @@ class Keeper:
         self.state, self.started, self.workers, self.later = "starting", None, [], []
         self.start_at = time.monotonic() + (0.5 if self.wish == "late" else 0)
         self.stopped = False
+        self.spent = False
         signal.signal(signal.SIGTERM, self.on_sigterm)
+        if self.wish == "out_of_memory":
+            signal.signal(signal.SIGUSR1, self.on_sigusr1)
 
     def on_sigterm(self, *_):
         self.stopped = self.wish != "ignore_sigterm"
 
+    def on_sigusr1(self, *_):
+        self.spent = True
+
     def run(self):
         while not self.stopped:
+            if self.spent and self.started:
+                error = {"code": "DRIVER_OUT_OF_MEMORY", "message": "no heap", "retry": "with-more-memory"}
+                self.link.send({"type": "ended", "error": error})
+                return 1
             self.link.poll(0.02)
             if self.state == "starting" and self.link.welcome and time.monotonic() >= self.start_at:
                 self.start()
@@ -61,6 +72,7 @@ class Keeper:
                         "traceback": "Traceback: fake",
                         "retry": "never",
                         "log_tail": "last words of the fake JVM\n",
+                        **specs.lengthen(json.loads(specs.wish(self.spec, "error") or "{}")),
                     },
                 }
             )
