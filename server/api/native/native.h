@@ -20,6 +20,7 @@ stk_handler stk_native_contexts_list, stk_native_contexts_get, stk_native_contex
 stk_handler stk_native_binaries_list, stk_native_binaries_get, stk_native_binaries_put, stk_native_binaries_delete;
 stk_handler stk_native_server;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
+stk_handler stk_native_events;
 
 /* ---- render.c */
 

@@ -23,6 +23,7 @@ static struct stk_route routes[] = {
     { "DELETE", "/v1/jobs/{id}", stk_native_jobs_delete, 0 },
     { "GET", "/v1/jobs/{id}/receipt", stk_native_jobs_receipt, 0 },
     { "GET", "/v1/jobs/{id}/logs", stk_native_jobs_logs, 0 },
+    { "GET", "/v1/events", stk_native_events, 0 },
 
     { "GET", "/v1/server", stk_native_server, 0 },
     { NULL, NULL, NULL, 0 },
