@@ -467,6 +467,21 @@ static void version_2_is_upgraded(void **state)
     stk_job_rows_free(rows, n);
 }
 
+static const char *events(struct fixture *f, int64_t after, size_t limit);
+
+static void version_3_is_upgraded(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_stage stage;
+
+    upgrade(f, TEST_DATA_DIR "/fixtures/store-v3.sql");
+    assert_int_equal(0, stk_store_job_stage(f->store, "11111111-1111-4111-8111-111111111111", &stage, NULL));
+    assert_int_equal(7, stage.output_bytes[1]);
+    assert_int_equal(3, stk_store_event_newest(f->store));
+    assert_string_equal("1 job.submitted - -1>1 0 -, 2 job.moved - -1>4 0 -, 3 job.submitted - -1>0 0 -",
+                        events(f, 0, 10));
+}
+
 /* ---- jobs */
 
 static void job_is_kept_as_it_was_given(void **state)
@@ -1974,6 +1989,7 @@ int main(void)
         TEST(impossible_state_is_damage),
         TEST_CLOSED(version_1_is_upgraded),
         TEST_CLOSED(version_2_is_upgraded),
+        TEST_CLOSED(version_3_is_upgraded),
         TEST(job_is_kept_as_it_was_given),
         TEST(terms_and_receipts_are_kept),
         TEST(a_key_belongs_to_one_job),
