@@ -518,7 +518,7 @@ int stk_store_event_before(struct stk_store *s, int64_t wall_us, int64_t *ret, s
     from = range[0];
     end = stk_store_event_newest(s) + 1;
     while (from < end) { /* the first one of that time or later is among these, or is end */
-        int64_t middle = from + (end - from) / 2, found[2];
+        int64_t middle = from + (end - from) / 2, found[2] = { 0 };
         int rc = event_numbers(s, STK_SQL_EVENT_TIME, middle, found, err);
 
         if (rc < 0)
