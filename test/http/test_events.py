@@ -250,8 +250,8 @@ def test_where_to_begin(server, context, app):
     assert later.last == table(server)[-1]  # of what comes, nothing is left out
     for one in (follower, later):
         one.close()
-    head = server.request("HEAD", "/v1/events")
-    assert (head.status, head.body, head.headers["Content-Type"]) == (200, b"", "text/event-stream")
+    head = server.raw(b"HEAD /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ") and b"text/event-stream" in head and head.endswith(b"\r\n\r\n")
 
 
 SINCE = "'since' must be the number of an event or a time such as 2026-01-31T12:00:00Z, not '%s'"

@@ -155,14 +155,17 @@ static bool is_wanted(const struct filter *f, const struct stk_event_row *e)
            is_of_type(&f->types, type_of(e));
 }
 
+static void names_done(struct names *names)
+{
+    for (size_t i = 0; i < names->n; i++)
+        free(names->at[i]);
+}
+
 static void filter_done(struct filter *f)
 {
-    struct names *all[] = { &f->jobs, &f->contexts, &f->types };
-
-    for (size_t i = 0; i < STK_LEN(all); i++) {
-        for (size_t j = 0; j < all[i]->n; j++)
-            free(all[i]->at[j]);
-    }
+    names_done(&f->jobs);
+    names_done(&f->contexts);
+    names_done(&f->types);
 }
 
 /* ---- the newest events, worded: of the thread that sends streams, like everything that is done in a pull */
@@ -314,9 +317,9 @@ static int offer(struct follower *f, const struct stk_event_row *row, const char
     if (row->seq != f->at + 1 && !tell_gap(f, out, f->at, row->seq, "removed"))
         return 0;
     if (is_wanted(&f->filter, row)) {
-        if (!text && !(text = own = word(row, &len)))
+        if (!text && !(own = word(row, &len)))
             return stk_fail(err, STK_INTERNAL, "out of memory");
-        if (!out_add(out, text, len))
+        if (!out_add(out, text ? text : own, len))
             return 0;
     }
     f->at = row->seq;
