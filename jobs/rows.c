@@ -1,6 +1,7 @@
 /* Rows of jobs, contexts and binaries as plain values, used by core and store alike. Pure. */
 #include "stoker/binary.h"
 #include "stoker/context.h"
+#include "stoker/event.h"
 #include "stoker/job.h"
 
 #include <string.h>
@@ -124,5 +125,19 @@ void stk_binary_rows_free(struct stk_binary_row *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         stk_binary_row_done(&rows[i]);
+    free(rows);
+}
+
+void stk_event_row_done(struct stk_event_row *row)
+{
+    stk_text_unref(row->context_name);
+    stk_text_unref(row->data);
+    *row = (struct stk_event_row){ 0 };
+}
+
+void stk_event_rows_free(struct stk_event_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        stk_event_row_done(&rows[i]);
     free(rows);
 }

@@ -13,6 +13,7 @@
 
 #include "stoker/binary.h"
 #include "stoker/context.h"
+#include "stoker/event.h"
 #include "stoker/job.h"
 #include "stoker/loop.h"
 
@@ -168,6 +169,16 @@ int stk_store_binary_get(struct stk_store *s, const char *name, struct stk_binar
 int stk_store_binary_versions(struct stk_store *s, const char *name, struct stk_binary_row **ret, size_t *ret_n,
                               struct stk_err *err);
 int stk_store_binary_list(struct stk_store *s, struct stk_binary_row **ret, size_t *ret_n, struct stk_err *err);
+
+/*
+ * The number of the newest event that is committed; 0: there is none yet. They have the numbers from 1 on, in the order of their
+ * commits and without gaps; who is told of a commit sees its events counted here. Any thread, at no cost.
+ */
+int64_t stk_store_event_newest(struct stk_store *s);
+/* As in event.h. */
+int stk_store_event_list(struct stk_store *s, int64_t after, size_t limit, struct stk_event_row **ret, size_t *ret_n,
+                         struct stk_err *err);
+int stk_store_event_before(struct stk_store *s, int64_t wall_us, int64_t *ret, struct stk_err *err);
 
 /* ---- for the start of the server: everything that is not final, with configs and specs, oldest first */
 

@@ -26,7 +26,7 @@ static int binary_event(struct stk_store *s, const struct stk_cmd *cmd, const ch
     stk_db_bind_text(db, stmt, 3, row->name);
     stk_db_bind_some(db, stmt, 4, row->version);
     stk_db_bind_str(db, stmt, 5, row->digest);
-    return stk_db_run(db, stmt);
+    return stk_event_run(s, stmt) < 0 ? -1 : 0;
 }
 
 /* ---- added */

@@ -50,7 +50,21 @@ int stk_event_write(struct stk_store *s, const struct stk_cmd *cmd, const struct
     if (event->state >= 0)
         stk_db_bind_int(db, stmt, 5, event->state);
     stk_db_bind_text(db, stmt, 6, event->data);
-    return stk_db_run(db, stmt);
+    stk_db_bind_text(db, stmt, 7, event->context_name);
+    stk_db_bind_some(db, stmt, 8, event->attempt);
+    return stk_event_run(s, stmt) < 0 ? -1 : 0;
+}
+
+int stk_event_run(struct stk_store *s, sqlite3_stmt *stmt)
+{
+    sqlite3 *sqlite = s->writer.sqlite;
+
+    if (stk_db_run(&s->writer, stmt) < 0)
+        return -1;
+    if (sqlite3_changes(sqlite) == 0)
+        return 0;
+    s->written_event = sqlite3_last_insert_rowid(sqlite);
+    return 1;
 }
 
 /* ---- jobs */
@@ -169,7 +183,9 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
                         &(struct stk_event){ .kind = "job.submitted",
                                              .context_id = row->context_id,
                                              .job_id = row->id,
-                                             .state = (int)row->state }) < 0)
+                                             .state = (int)row->state,
+                                             .context_name = row->context_name,
+                                             .attempt = row->attempt }) < 0)
         return STK_CMD_FAILED;
     return STK_CMD_DONE;
 }
@@ -198,12 +214,33 @@ static int insert_tags(struct stk_db *db, const struct stk_job_row *row)
     return stk_db_run(db, stmt);
 }
 
+/* Before the row changes: what it says so far is where the job comes from. */
+static int job_moved_event(struct stk_store *s, const struct stk_cmd *cmd)
+{
+    struct stk_db *db = &s->writer;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_JOB_MOVE_EVENT_INSERT);
+
+    stk_db_bind_int(db, stmt, 1, cmd->at_us);
+    stk_db_bind_str(db, stmt, 2, "job.moved");
+    stk_db_bind_str(db, stmt, 3, cmd->job.id);
+    stk_db_bind_int(db, stmt, 4, cmd->job.state);
+    stk_db_bind_text(db, stmt, 5, cmd->job.error);
+    stk_db_bind_some(db, stmt, 6, cmd->job.attempt);
+    return stk_event_run(s, stmt);
+}
+
 static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
 {
     struct stk_db *db = &s->writer;
     const struct stk_job_row *row = &cmd->job;
-    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_JOB_UPDATE);
+    sqlite3_stmt *stmt;
 
+    switch (job_moved_event(s, cmd)) {
+    case 1: break;
+    case 0: stk_fail(err, STK_NOT_FOUND, "job %s not found", row->id); return STK_CMD_REFUSED;
+    default: return STK_CMD_FAILED;
+    }
+    stmt = stk_db_use(db, STK_SQL_JOB_UPDATE);
     stk_db_bind_str(db, stmt, 1, row->id);
     stk_db_bind_int(db, stmt, 2, row->state);
     stk_db_bind_int(db, stmt, 3, row->attempt);
@@ -220,20 +257,7 @@ static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cm
     stk_db_bind_text(db, stmt, 14, row->receipt);
     stk_db_bind_some(db, stmt, 15, row->output_bytes[0]);
     stk_db_bind_some(db, stmt, 16, row->output_bytes[1]);
-    if (stk_db_run(db, stmt) < 0)
-        return STK_CMD_FAILED;
-    if (sqlite3_changes(db->sqlite) == 0) {
-        stk_fail(err, STK_NOT_FOUND, "job %s not found", row->id);
-        return STK_CMD_REFUSED;
-    }
-    if (insert_tags(db, row) < 0 || stk_event_write(s, cmd,
-                                                    &(struct stk_event){ .kind = "job.moved",
-                                                                         .context_id = row->context_id,
-                                                                         .job_id = row->id,
-                                                                         .state = (int)row->state,
-                                                                         .data = row->error }) < 0)
-        return STK_CMD_FAILED;
-    return STK_CMD_DONE;
+    return stk_db_run(db, stmt) < 0 || insert_tags(db, row) < 0 ? STK_CMD_FAILED : STK_CMD_DONE;
 }
 
 int stk_store_job_moved(struct stk_store *s, const struct stk_job_row *row, stk_store_done_fn *done, void *arg,
@@ -266,13 +290,18 @@ static struct stk_cmd *context_cmd(const struct stk_context_row *row, stk_store_
     return cmd;
 }
 
-static int context_event(struct stk_store *s, const struct stk_cmd *cmd, const char *kind)
+/* The same of a context that is stored already. */
+static int context_moved_event(struct stk_store *s, const struct stk_cmd *cmd, const char *kind)
 {
-    const struct stk_context_row *row = &cmd->context;
+    struct stk_db *db = &s->writer;
+    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_CONTEXT_MOVE_EVENT_INSERT);
 
-    return stk_event_write(
-        s, cmd,
-        &(struct stk_event){ .kind = kind, .context_id = row->id, .state = (int)row->state, .data = row->error });
+    stk_db_bind_int(db, stmt, 1, cmd->at_us);
+    stk_db_bind_str(db, stmt, 2, kind);
+    stk_db_bind_str(db, stmt, 3, cmd->context.id);
+    stk_db_bind_int(db, stmt, 4, cmd->context.state);
+    stk_db_bind_text(db, stmt, 5, cmd->context.error);
+    return stk_event_run(s, stmt);
 }
 
 static enum stk_cmd_result run_context_created(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
@@ -292,7 +321,12 @@ static enum stk_cmd_result run_context_created(struct stk_store *s, struct stk_c
     stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_UI_URL, row->ui_url);
     stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_ERROR, row->error);
     stk_db_bind_text(db, stmt, 1 + STK_CONTEXT_COL_SPEC, row->spec);
-    if (stk_db_run(db, stmt) < 0 || context_event(s, cmd, "context.created") < 0)
+    if (stk_db_run(db, stmt) < 0 || stk_event_write(s, cmd,
+                                                    &(struct stk_event){ .kind = "context.created",
+                                                                         .context_id = row->id,
+                                                                         .state = (int)row->state,
+                                                                         .data = row->error,
+                                                                         .context_name = row->name }) < 0)
         return STK_CMD_FAILED;
     return STK_CMD_DONE;
 }
@@ -320,7 +354,7 @@ static enum stk_cmd_result run_context_taken(struct stk_store *s, struct stk_cmd
     stk_db_bind_int(db, stmt, 3, row->max_jobs);
     stk_db_bind_int(db, stmt, 4, row->started_us);
     stk_db_bind_text(db, stmt, 5, row->spec);
-    if (stk_db_run(db, stmt) < 0 || context_event(s, cmd, "context.created") < 0)
+    if (stk_db_run(db, stmt) < 0 || context_moved_event(s, cmd, "context.created") < 0) /* now by its name */
         return STK_CMD_FAILED;
     return STK_CMD_DONE;
 }
@@ -340,8 +374,14 @@ static enum stk_cmd_result run_context_moved(struct stk_store *s, struct stk_cmd
 {
     struct stk_db *db = &s->writer;
     const struct stk_context_row *row = &cmd->context;
-    sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_CONTEXT_UPDATE);
+    sqlite3_stmt *stmt;
 
+    switch (context_moved_event(s, cmd, "context.moved")) {
+    case 1: break;
+    case 0: stk_fail(err, STK_NOT_FOUND, "context %s not found", row->id); return STK_CMD_REFUSED;
+    default: return STK_CMD_FAILED;
+    }
+    stmt = stk_db_use(db, STK_SQL_CONTEXT_UPDATE);
     stk_db_bind_str(db, stmt, 1, row->id);
     stk_db_bind_int(db, stmt, 2, row->state);
     stk_db_bind_int(db, stmt, 3, row->max_jobs);
@@ -350,13 +390,7 @@ static enum stk_cmd_result run_context_moved(struct stk_store *s, struct stk_cmd
     stk_db_bind_text(db, stmt, 6, row->application_id);
     stk_db_bind_text(db, stmt, 7, row->ui_url);
     stk_db_bind_text(db, stmt, 8, row->error);
-    if (stk_db_run(db, stmt) < 0)
-        return STK_CMD_FAILED;
-    if (sqlite3_changes(db->sqlite) == 0) {
-        stk_fail(err, STK_NOT_FOUND, "context %s not found", row->id);
-        return STK_CMD_REFUSED;
-    }
-    return context_event(s, cmd, "context.moved") < 0 ? STK_CMD_FAILED : STK_CMD_DONE;
+    return stk_db_run(db, stmt) < 0 ? STK_CMD_FAILED : STK_CMD_DONE;
 }
 
 int stk_store_context_moved(struct stk_store *s, const struct stk_context_row *row, stk_store_done_fn *done, void *arg,

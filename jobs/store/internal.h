@@ -37,6 +37,8 @@ enum stk_sql {
     STK_SQL_JOB_TAGS_INSERT,
     STK_SQL_JOB_KEY_USED,
     STK_SQL_EVENT_INSERT,
+    STK_SQL_JOB_MOVE_EVENT_INSERT,
+    STK_SQL_CONTEXT_MOVE_EVENT_INSERT,
     STK_SQL_CONTEXT_INSERT,
     STK_SQL_CONTEXT_UPDATE,
     STK_SQL_CONTEXT_TAKE,
@@ -86,6 +88,9 @@ enum stk_sql {
     STK_SQL_BINARY_GET,
     STK_SQL_BINARY_LIST,
     STK_SQL_BINARY_VERSIONS,
+    STK_SQL_EVENT_LIST,
+    STK_SQL_EVENT_RANGE,
+    STK_SQL_EVENT_TIME,
     STK_SQL_PROCESS_LIST,
     STK_SQL_VERSIONS_REPLACED,
     STK_SQL_VERSIONS_USED,
@@ -275,8 +280,12 @@ struct stk_event {
     const char *job_id;
     int state; /* -1: none */
     const struct stk_text *data;
+    const struct stk_text *context_name;
+    int attempt;
 };
 int stk_event_write(struct stk_store *s, const struct stk_cmd *cmd, const struct stk_event *event);
+/* Runs a statement that inserts an event, or none. 1, 0, or -1: SQLite failed. */
+int stk_event_run(struct stk_store *s, sqlite3_stmt *stmt);
 
 /* ---- the store */
 
@@ -315,7 +324,9 @@ struct stk_store {
 
     pthread_mutex_t counts_lock; /* guards counts, counted_until_us */
     int64_t counts[STK_JOB_STATES];
-    int64_t counted_until_us; /* monotonic: so long they are good enough */
+    int64_t counted_until_us;         /* monotonic: so long they are good enough */
+    int64_t written_event;            /* the writer thread's: the newest of the transaction; 0: it has none */
+    atomic_int_fast64_t newest_event; /* that is committed; 0: there is none */
 };
 
 /* ---- writer.c */
@@ -324,6 +335,10 @@ int stk_writer_start(struct stk_store *s, struct stk_err *err);
 void stk_writer_stop(struct stk_store *s); /* when all that is queued was answered */
 /* Takes cmd. new_work: refused with STK_LIMIT when the queue is full; -1 frees it. */
 int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_work, struct stk_err *err);
+
+/* ---- readers.c: before the writer's thread */
+
+int stk_events_begin(struct stk_store *s, struct stk_err *err);
 
 /* ---- blobs.c; the writer's thread, or before it started */
 

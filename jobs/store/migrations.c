@@ -150,6 +150,11 @@ static const char *const migrations[] = {
     "  PRIMARY KEY (tag, state, submitted_us, seq)"
     ") STRICT, WITHOUT ROWID;"
     "PRAGMA user_version = 4;",
+    /* Version 5: what an event tells of its job or context, whose row may have changed since, or be gone. */
+    "ALTER TABLE events ADD COLUMN context_name TEXT;"
+    "ALTER TABLE events ADD COLUMN from_state INTEGER;" /* NULL: it is new */
+    "ALTER TABLE events ADD COLUMN attempt INTEGER;"
+    "PRAGMA user_version = 5;",
 };
 
 static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)

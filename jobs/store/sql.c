@@ -58,8 +58,15 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         " SELECT each.value, j.state, j.submitted_us, j.seq, j.context_name, j.app, j.user"
         " FROM jobs j, json_each(j.tags) AS each WHERE j.id = ?1",
     [STK_SQL_JOB_KEY_USED] = "SELECT id FROM jobs WHERE idempotency_key = ?1",
-    [STK_SQL_EVENT_INSERT] =
-        "INSERT INTO events (at_us, kind, context_id, job_id, state, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    [STK_SQL_EVENT_INSERT] = "INSERT INTO events (at_us, kind, context_id, job_id, state, data, context_name, attempt)"
+                             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    /* From which state is what was recorded last: what one event goes to, the next one comes from. */
+    [STK_SQL_JOB_MOVE_EVENT_INSERT] =
+        "INSERT INTO events (at_us, kind, context_id, job_id, state, data, context_name, from_state, attempt)"
+        " SELECT ?1, ?2, context_id, id, ?4, ?5, context_name, state, ?6 FROM jobs WHERE id = ?3",
+    [STK_SQL_CONTEXT_MOVE_EVENT_INSERT] =
+        "INSERT INTO events (at_us, kind, context_id, state, data, context_name, from_state)"
+        " SELECT ?1, ?2, id, ?4, ?5, name, state FROM contexts WHERE id = ?3",
 
     [STK_SQL_CONTEXT_INSERT] = "INSERT INTO contexts (" CONTEXT_COLUMNS ", spec)"
                                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -157,6 +164,12 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
 
     [STK_SQL_BINARY_VERSIONS] = "SELECT " BINARY_COLUMNS " FROM binaries b JOIN binary_versions v ON v.binary = b.id"
                                 " WHERE b.name = ?1 ORDER BY v.uploaded_us DESC",
+
+    [STK_SQL_EVENT_LIST] =
+        "SELECT seq, at_us, kind, context_id, job_id, state, data, context_name, from_state, attempt FROM events"
+        " WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+    [STK_SQL_EVENT_RANGE] = "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)",
+    [STK_SQL_EVENT_TIME] = "SELECT seq, at_us FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1",
 
     [STK_SQL_PROCESS_LIST] =
         "SELECT context_id, role, process, pid, start_time, boot_id FROM processes ORDER BY context_id, process",

@@ -149,6 +149,7 @@ static void rollback(struct stk_store *s)
 static int transact(struct stk_store *s, struct stk_cmd *first, enum stk_db_trouble *ret_trouble, struct stk_err *err)
 {
     begin(s);
+    s->written_event = 0;
     for (struct stk_cmd *cmd = first; cmd; cmd = cmd->next) {
         enum stk_cmd_result result = cmd->run(s, cmd, &cmd->err);
 
@@ -156,8 +157,11 @@ static int transact(struct stk_store *s, struct stk_cmd *first, enum stk_db_trou
         if (result == STK_CMD_FAILED)
             goto failed;
     }
-    if (stk_db_run(&s->writer, stk_db_use(&s->writer, STK_SQL_COMMIT)) == 0)
+    if (stk_db_run(&s->writer, stk_db_use(&s->writer, STK_SQL_COMMIT)) == 0) {
+        if (s->written_event)
+            atomic_store_explicit(&s->newest_event, s->written_event, memory_order_release);
         return 0;
+    }
 failed:
     *ret_trouble = stk_db_trouble(&s->writer);
     if (*ret_trouble == STK_DB_BROKEN)

@@ -1,13 +1,10 @@
 """What jobs print and contexts log: GET /v1/jobs/<id>/logs and /v1/contexts/<name>/logs."""
 
-import contextlib
 import http.client
 import json
 import os
 import re
 import signal
-import socket
-import threading
 import urllib.parse
 
 import kit
@@ -40,62 +37,11 @@ class Script:
         self._line(None)
 
 
-class Follower:
-    """A client that reads a stream, piece by piece, on a socket of its own."""
+class Follower(kit.Stream):
+    """A client that follows a log."""
 
     def __init__(self, server, path, read=True, version="1.1", **query):
-        self.sock = server.connect()
-        self.data, self.whole, self.error = bytearray(), False, None
-        path += "?" + urllib.parse.urlencode({"follow": "true", **query})
-        self.sock.sendall(b"GET %s HTTP/%s\r\nHost: x\r\n\r\n" % (path.encode(), version.encode()))
-        self.reply = http.client.HTTPResponse(self.sock, method="GET")
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        if read:
-            self.start()
-
-    def start(self):
-        self.reply.begin()
-        self.status, self.headers = self.reply.status, self.reply.headers
-        self.thread.start()
-        return self
-
-    def _read(self):
-        try:
-            while True:
-                piece = self.reply.read1(65536)
-                if not piece:
-                    break
-                self.data += piece
-            self.whole = True
-        except (OSError, http.client.HTTPException, ValueError) as e:
-            self.error = e
-
-    @property
-    def text(self):
-        return self.data.decode()
-
-    def wait_text(self, text):
-        wait_for(lambda: text in self.text, lambda: "%r in %r" % (text, self.text[-500:]))
-
-    def wait_end(self):
-        """All of it, once the stream has come to its end as it should."""
-        self.thread.join(kit.WAIT)
-        assert not self.thread.is_alive() and self.whole, (self.error, self.data[-200:])
-        return self.data
-
-    def wait_cut(self):
-        """All of it, once the server has ended the stream before its end."""
-        self.thread.join(kit.WAIT)
-        assert not self.thread.is_alive() and not self.whole, self.data[-200:]
-        return self.data
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-        if self.thread.ident:
-            self.thread.join(kit.WAIT)
-        self.sock.close()
-        self.reply.close()
+        super().__init__(server, path + "?" + urllib.parse.urlencode({"follow": "true", **query}), read, version)
 
 
 def logs(server, job, **query):

@@ -26,7 +26,7 @@
 #define TEST_DATA_DIR "test/unit"
 #endif
 
-enum { WAIT_MS = 20000, SCHEMA_VERSION = 4 };
+enum { WAIT_MS = 20000, SCHEMA_VERSION = 5 };
 
 /* ---- a loop of one's own: tasks are kept until the test runs them */
 
@@ -467,6 +467,21 @@ static void version_2_is_upgraded(void **state)
     stk_job_rows_free(rows, n);
 }
 
+static const char *events(struct fixture *f, int64_t after, size_t limit);
+
+static void version_3_is_upgraded(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_stage stage;
+
+    upgrade(f, TEST_DATA_DIR "/fixtures/store-v3.sql");
+    assert_int_equal(0, stk_store_job_stage(f->store, "11111111-1111-4111-8111-111111111111", &stage, NULL));
+    assert_int_equal(7, stage.output_bytes[1]);
+    assert_int_equal(3, stk_store_event_newest(f->store));
+    assert_string_equal("1 job.submitted - -1>1 0 -, 2 job.moved - -1>4 0 -, 3 job.submitted - -1>0 0 -",
+                        events(f, 0, 10));
+}
+
 /* ---- jobs */
 
 static void job_is_kept_as_it_was_given(void **state)
@@ -717,6 +732,139 @@ static void every_transition_has_its_event(void **state)
                                    " AND events.context_id = jobs.context_id"
                                    " FROM events JOIN jobs ON job_id = id ORDER BY events.seq DESC LIMIT 1"));
     stk_job_row_done(&row);
+}
+
+/* ---- events */
+
+static struct stk_context_row new_context(const char *name);
+static void context_move(struct fixture *f, struct stk_context_row *row, enum stk_context_state state);
+
+/* "seq kind context from>state attempt data", for each one behind a number. */
+static const char *events(struct fixture *f, int64_t after, size_t limit)
+{
+    static char text[1024];
+    struct stk_event_row *rows;
+    size_t n, len = 0;
+
+    assert_int_equal(0, stk_store_event_list(f->store, after, limit, &rows, &n, NULL));
+    text[0] = '\0';
+    for (size_t i = 0; i < n; i++) {
+        const struct stk_event_row *e = &rows[i];
+        const char *name = stk_text_data(e->context_name), *data = stk_text_data(e->data);
+
+        assert_true(e->at_us > 0);
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s%d %s %s %d>%d %d %s", i ? ", " : "", (int)e->seq,
+                                e->kind, name ? name : "-", e->from_state, e->state, e->attempt, data ? data : "-");
+        assert_true(len < sizeof text);
+    }
+    stk_event_rows_free(rows, n);
+    return text;
+}
+
+static void events_are_read_as_they_came(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row job = new_job();
+    struct stk_context_row context = new_context("");
+    struct stk_event_row *rows;
+    struct answer a = { 0 };
+    size_t n;
+
+    assert_int_equal(0, stk_store_event_newest(f->store));
+    assert_string_equal("", events(f, 0, 10));
+    assert_int_equal(0, stk_store_context_created(f->store, &context, on_done, &a, NULL));
+    expect_done(f, &a);
+    context_move(f, &context, STK_CONTEXT_RUNNING);
+    stk_text_unref(context.name);
+    context.name = text("a");
+    a = (struct answer){ 0 };
+    assert_int_equal(0, stk_store_context_taken(f->store, &context, on_done, &a, NULL));
+    expect_done(f, &a);
+    assert_int_equal(3, stk_store_event_newest(f->store));
+    submit(f, &job);
+    job.attempt = 1;
+    move(f, &job, STK_JOB_STARTING);
+    job.error = text("{\"code\": \"X\"}");
+    move(f, &job, STK_JOB_ERROR);
+    assert_string_equal("1 context.created  -1>0 0 -, 2 context.moved  0>1 0 -, 3 context.created a 1>1 0 -, "
+                        "4 job.submitted ctx -1>0 0 -, 5 job.moved ctx 0>1 1 -, "
+                        "6 job.moved ctx 1>5 1 {\"code\": \"X\"}",
+                        events(f, 0, 10));
+    assert_string_equal("4 job.submitted ctx -1>0 0 -", events(f, 3, 1));
+    assert_string_equal("", events(f, 6, 10));
+    assert_int_equal(0, stk_store_event_list(f->store, 5, 10, &rows, &n, NULL));
+    assert_string_equal(job.id, rows[0].job_id);
+    assert_string_equal(job.context_id, rows[0].context_id);
+    stk_event_rows_free(rows, n);
+    reopen(f);
+    assert_int_equal(6, stk_store_event_newest(f->store));
+    assert_string_equal("6 job.moved ctx 1>5 1 {\"code\": \"X\"}", events(f, 5, 10));
+    stk_job_row_done(&job);
+    stk_context_row_done(&context);
+}
+
+/* What is refused has no event, and the number of the last one is that of an event, whatever else was inserted. */
+static void an_event_counts_when_it_is_committed(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row row = new_job(), stranger = new_job();
+    struct stk_context_row context = new_context("nobody");
+    struct answer a = { 0 }, refused[2] = { { 0 }, { 0 } };
+
+    submit(f, &row);
+    hold_writer(f);
+    row.state = STK_JOB_STARTING;
+    assert_int_equal(0, stk_store_job_moved(f->store, &row, on_done, &a, NULL));
+    assert_int_equal(0, stk_store_job_moved(f->store, &stranger, on_done, &refused[0], NULL));
+    assert_int_equal(0, stk_store_context_moved(f->store, &context, on_done, &refused[1], NULL));
+    assert_int_equal(1, stk_store_event_newest(f->store));
+    assert_string_equal("", events(f, 1, 10));
+    let_writer_go(f);
+    expect_done(f, &a);
+    for (size_t i = 0; i < STK_LEN(refused); i++) {
+        wait_for(f, &refused[i]);
+        assert_int_equal(STK_NOT_FOUND, refused[i].code);
+    }
+    assert_int_equal(2, stk_store_event_newest(f->store));
+    sql(f, "INSERT INTO events (at_us, kind) VALUES (1, 'job.moved')"); /* committed, and not published yet */
+    assert_string_equal("2 job.moved ctx 0>1 0 -", events(f, 1, 10));
+    stk_job_row_done(&row);
+    stk_job_row_done(&stranger);
+    stk_context_row_done(&context);
+}
+
+static int64_t event_before(struct fixture *f, int64_t wall_us)
+{
+    int64_t seq = -1;
+
+    assert_int_equal(0, stk_store_event_before(f->store, wall_us, &seq, NULL));
+    return seq;
+}
+
+static void events_are_found_by_time(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_err err;
+    struct stk_event_row *rows;
+    size_t n;
+
+    assert_int_equal(0, event_before(f, 1));
+    sql(f, "WITH RECURSIVE n (i) AS (VALUES (11) UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+           "INSERT INTO events (seq, at_us, kind) SELECT i, i / 10 * 1000, 'job.moved' FROM n;");
+    reopen(f);
+    assert_int_equal(1000, stk_store_event_newest(f->store));
+    assert_int_equal(10, event_before(f, 0)); /* what came before them is not stored any more */
+    assert_int_equal(10, event_before(f, 1000));
+    assert_int_equal(19, event_before(f, 1001));
+    for (int64_t ms = 2; ms <= 100; ms++) {
+        assert_int_equal(10 * ms - 1, event_before(f, 1000 * ms));
+        assert_int_equal(10 * ms - 1, event_before(f, 1000 * ms - 999));
+    }
+    assert_int_equal(1000, event_before(f, 100001));
+    assert_int_equal(1000, event_before(f, INT64_MAX));
+    sql(f, "UPDATE events SET state = 77 WHERE seq = 500");
+    assert_int_equal(-1, stk_store_event_list(f->store, 400, 100, &rows, &n, &err));
+    assert_non_null(strstr(err.msg, "damaged"));
 }
 
 /* ---- answers and batches */
@@ -1841,6 +1989,7 @@ int main(void)
         TEST(impossible_state_is_damage),
         TEST_CLOSED(version_1_is_upgraded),
         TEST_CLOSED(version_2_is_upgraded),
+        TEST_CLOSED(version_3_is_upgraded),
         TEST(job_is_kept_as_it_was_given),
         TEST(terms_and_receipts_are_kept),
         TEST(a_key_belongs_to_one_job),
@@ -1849,6 +1998,9 @@ int main(void)
         TEST(unknown_things_are_not_found),
         TEST(lists_are_newest_first_and_filtered),
         TEST(every_transition_has_its_event),
+        TEST(events_are_read_as_they_came),
+        TEST(an_event_counts_when_it_is_committed),
+        TEST(events_are_found_by_time),
         TEST(answers_come_in_order_after_the_commit),
         TEST(writes_are_grouped),
         TEST(bad_command_does_not_spoil_its_batch),

@@ -21,6 +21,7 @@ stk_handler stk_native_binaries_list, stk_native_binaries_get, stk_native_binari
 stk_handler stk_native_server;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
 stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */
+stk_handler stk_native_events;
 
 /* ---- render.c */
 
