@@ -146,7 +146,8 @@ static void on_exited(void *arg, int64_t status, int sig)
 static int start_maker(struct class_data *cd, const char *key, const char *settings, struct stk_err *err)
 {
     struct stk_core *core = cd->core;
-    const char *argv[] = { core->o.python, "-m", "stoker_runner.class_data", cd->dir, settings, NULL };
+    char parent[16];
+    const char *argv[] = { core->o.python, "-m", "stoker_runner.class_data", cd->dir, settings, parent, NULL };
     struct stk_process_id id;
     stk_auto_fd log_fd = openat(core->o.state_dir_fd, log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     char **env;
@@ -154,6 +155,7 @@ static int start_maker(struct class_data *cd, const char *key, const char *setti
 
     if (log_fd < 0)
         return stk_fail_sys(err, errno, "%s", log_path);
+    snprintf(parent, sizeof parent, "%ld", (long)getpid());
     env = launch_env(core, NULL);
     if (!env)
         return stk_fail(err, STK_INTERNAL, "out of memory");

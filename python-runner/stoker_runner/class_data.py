@@ -8,9 +8,10 @@ itself refuses what does not fit, and crashes on what is damaged. Hence a folder
     <key>.checked   the file that was last found to have that SHA-256, by inode and times: it is not read again
     <key>.lock      flocked by the process that makes it;  <key>.tmp/  where it does so
 
-`python -m stoker_runner.class_data FOLDER SETTINGS` makes one and ends: with status 0 when it is there or another process
-is making it, else with 1 and the cause as its last line. SETTINGS is the JSON text of Archive.settings. The keeper
-uses what is there (Archive.usable()) and tells the server what is missing (PROTOCOL.md section 5).
+`python -m stoker_runner.class_data FOLDER SETTINGS [PARENT]` makes one and ends: with status 0 when it is there or another
+process is making it, else with 1 and the cause as its last line; with the process PARENT at the latest. SETTINGS is the
+JSON text of Archive.settings. The keeper uses what is there (Archive.usable()) and tells the server what is missing
+(PROTOCOL.md section 5).
 """
 import contextlib
 import fcntl
@@ -346,10 +347,11 @@ def make(archive, say):
         maker.clean_up()
 
 
-def main(folder, settings):
+def main(folder, settings, parent=None):
+    """parent: the process that must live as long, which may have died before it was asked for; by default the one there is."""
+    proc.die_with_parent(int(parent or os.getppid()))
     os.setpriority(os.PRIO_PROCESS, 0, 19)
     proc.idle_io()
-    proc.die_with_parent(os.getppid())
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     out = os.fdopen(os.dup(2), "w", buffering=1, errors="replace")

@@ -1,6 +1,6 @@
 """DELETE while the server stops: what it answers is still true when the next server has started.
 
-The zygote of a context is held up (SIGSTOP), so that the stop of that context takes as long as the test likes.
+The zygote of a context is held up, so that the stop of that context takes as long as the test likes.
 """
 
 import contextlib
@@ -18,16 +18,24 @@ def stopping_server(daemon, **config):
 
 
 @contextlib.contextmanager
+def held(server, name):
+    """Within, the zygote of this context takes no notice of a stop."""
+    path = server.path("contexts", server.context_row(name)[0], "hold")
+    open(path, "w").close()
+    try:
+        yield
+    finally:
+        os.unlink(path)
+
+
+@contextlib.contextmanager
 def slow_stop(server, name):
     """SIGTERM; within, this context is STOPPING. After it the server has ended as it should."""
-    zygote, context = server.pid(name, "z"), server.context_row(name)[0]
-    os.kill(zygote, signal.SIGSTOP)
-    try:
+    context = server.context_row(name)[0]
+    with held(server, name):
         server.send_signal(signal.SIGTERM)
         wait_for(lambda: server.rows("SELECT 1 FROM contexts WHERE id = ? AND state = 2", context), "STOPPING of it")
         yield
-    finally:
-        os.kill(zygote, signal.SIGCONT)
     assert server.wait() == 0
 
 
@@ -167,14 +175,11 @@ def test_kill_in_the_middle_of_a_stop(daemon, flags, jobs):
     server.create("c", **{"max-jobs-per-context": 1})
     running, waiting = jobs(server, app, "c")
     context, zygote = server.context_row("c")[0], server.pid("c", "z")
-    os.kill(zygote, signal.SIGSTOP)
-    try:
+    with held(server, "c"):
         server.send_signal(signal.SIGTERM)
         wait_for(lambda: server.context_row("c")[1] == "STOPPING", "STOPPING of it")
         server.kill()
         server.start()
-    finally:
-        os.kill(zygote, signal.SIGCONT)
     assert server.wait_job(waiting, "FINISHED")["result"] == "waited"
     assert server.context_row("c") == (context, "RUNNING", None) and server.pid("c", "z") != zygote
     state, _, _, error = server.job_row(running)

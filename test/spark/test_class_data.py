@@ -286,6 +286,15 @@ def test_the_maker_ends_with_the_server(tmp_path):
         wait_until(lambda: maker(stoker), "a maker, for the context that has lived on")
 
 
+def test_a_maker_whose_server_died_before_it_was_there(tmp_path):
+    """kill -9 of the server while Python starts: then the maker has another parent, which lives for ever."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    made = subprocess.run([sys.executable, "-m", "stoker_runner.class_data", str(tmp_path), "{}", str(gone.pid)],
+                          env=dict(os.environ, PYTHONPATH=RUNNER, PYTHONHASHSEED="0"), timeout=MAKE)
+    assert made.returncode == 1 and os.listdir(tmp_path) == []
+
+
 def test_off(tmp_path):
     with Stoker(tmp_path, class_data_archive=False, class_data_dir=str(tmp_path / "none")) as stoker:
         context = stoker.create_running("py")

@@ -474,7 +474,7 @@ static void version_3_is_upgraded(void **state)
     struct fixture *f = *state;
     struct stk_job_stage stage;
 
-    upgrade(f, TEST_DATA_DIR "/fixtures/store-v3.sql");
+    open_old(f, "store-v3.sql");
     assert_int_equal(0, stk_store_job_stage(f->store, "11111111-1111-4111-8111-111111111111", &stage, NULL));
     assert_int_equal(7, stage.output_bytes[1]);
     assert_int_equal(3, stk_store_event_newest(f->store));

@@ -6,7 +6,7 @@ crash   is ended by SIGSEGV
 hang    sleeps, and leaves at SIGTERM
 deaf    sleeps through SIGTERM, and so does a child in its group
 
-Each run is a line of the file `runs` beside the archives.
+Each run is a line of the file `runs` beside the archives. It must be told which process is the server.
 """
 
 import json
@@ -15,8 +15,9 @@ import signal
 import sys
 
 
-def main(folder, text):
+def main(folder, text, parent):
     settings = json.loads(text)
+    assert int(parent) == os.getppid()
     with open(os.path.join(folder, "runs"), "a") as f:
         f.write("%s %d\n" % (settings["key"], os.getpid()))
     wish = settings["wish"]

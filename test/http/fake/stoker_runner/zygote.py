@@ -7,6 +7,8 @@ wrong_token, bad_protocol, garbage     says hello so
 ignore_stop     ends neither on `stop` nor on SIGTERM
 late_forked     tells of a fork half a second after it
 puppet          writes its pid to the file `puppet` and sleeps: the test dials in its place
+
+While there is a file `hold` in the context's folder, a `stop` waits for its removal, and with it all that comes later.
 """
 
 import ctypes
@@ -115,6 +117,8 @@ class Zygote:
     def on_stop(self, message):
         if self.wish == "ignore_stop":
             return
+        while os.path.exists("hold"):
+            time.sleep(0.01)
         self.stop_at = time.monotonic() + message["grace_ms"] / 1000
         if "k" in self.children:
             os.kill(self.children["k"]["pid"], signal.SIGTERM)
