@@ -66,14 +66,14 @@ def resolve(node, *steps):
 
 def check(method, path, status, headers, body):
     """An answer that the file does not describe is an AssertionError."""
+    head = method == "HEAD"  # as GET, without the body
+    method = "GET" if head else method
     path, _, query = path.partition("?")
     template, item = find(path)
     if template is None or method.lower() not in item:
         assert status in (400, 404, 405, 503), "%s %s: %d is not described" % (method, path, status)
         validate(body, "components", "schemas", "Error")
         return
-    head = method == "HEAD"     # as GET, without the body
-    method = "GET" if head else method
     operation = item[method.lower()]
     assert str(status) in operation["responses"], "%s %s: %d is not described" % (method, template, status)
     response, steps = resolve(

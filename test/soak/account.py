@@ -223,8 +223,8 @@ def failed(s, order, row, deed, chaos, code):
 
 def cause_of_context(row, chaos, code):
     """Whether something was done to the job's context, or to the server, that ends jobs with this code."""
-    if code in CONTEXT_GONE:
-        return row["context_id"] in chaos.hit
+    if code in CONTEXT_GONE:    # by what the server saw, or by what the job met in Spark before the server knew why
+        return cause_of_spark(row, chaos)
     if code == "CONTEXT_STOPPED":
         return row["context_id"] in chaos.deleted
     return code == "SERVER_STOPPED" and chaos.sigterms > 0

@@ -41,6 +41,7 @@ def faults(order=None, row=None, deed=None, chaos=None):
     (order(queue_timeout=1), row("TIMED_OUT", "QUEUE_TIMEOUT"), None),
     (order(), row("ERROR", "SIGNALLED"), once(0), Chaos(pids={7})),
     (order(), row("ERROR", "CONTEXT_LOST"), once(0), Chaos(hit={CONTEXT})),
+    (order(), row("ERROR", "CONTEXT_LOST"), None, Chaos(deleted={CONTEXT})),
     (order(), row("ERROR", "CONTEXT_STOPPED"), None, Chaos(deleted={CONTEXT})),
     (order(), row("ERROR", "SERVER_STOPPED"), once(0), Chaos(sigterms=1)),
     (order(), row("ERROR", error={"code": "EXECUTOR_LOST", "raised_by": "run_job"}), once(0), Chaos(hit={CONTEXT})),
