@@ -300,7 +300,6 @@ class Worker:
                 body["retire"] = self._retiring
             self._results[key] = body
             owed = key in self._owed
-            self._owed.discard(key)
         if not self.link.intact():
             self.spool(key, body)
             self.leave()
@@ -313,6 +312,15 @@ class Worker:
             self.leave()            # with what runs on in here; the zygote's word of it is the answer
         if owed:
             self.answer(key, True)
+            with self._lock:
+                self._owed.discard(key)
+                leave = self._over()
+            if leave:
+                self.leave()
+
+    def _over(self):
+        """Whether a worker that takes no more jobs has said all. The lock is held."""
+        return self._retiring and not self._attempts and not self._results and not self._owed
 
     def shrink(self, key, body):
         """A `done` must fit a frame whatever max_result_inline says: the result goes to a file after all."""
@@ -439,7 +447,7 @@ class Worker:
         with self._lock:
             if self._results.pop(key, None) is None:
                 return
-            leave = self._retiring and not self._attempts and not self._results
+            leave = self._over()
         if key in self._spooled:
             self._spooled.discard(key)
             connection.forget_spool(self.state_dir, "%s.%d" % key)
@@ -466,7 +474,7 @@ class Worker:
     def on_retire(self, message):
         with self._lock:
             self._retiring = self._retiring or "the server asked it to"
-            leave = not self._attempts and not self._results
+            leave = self._over()
         if leave:
             self.leave()
 

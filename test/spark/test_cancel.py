@@ -20,7 +20,8 @@ IN_TASKS = ["rdd", "shuffle", "udf", "pandas_udf", "swallows_in_spark", "in_task
 IN_JVM = ["in_the_jvm"]
 STREAMS = ["stream", "idle_stream", "new_stream", "two_streams"]
 PROCESSES = ["child", "child_in_a_session_of_its_own", "child_without_an_environment", "multiprocess", "fork_bomb"]
-MET = {"rdd": (1, 0), "shuffle": (1, 0), "spark_threads": (3, 0), "busy": (0, 0), "idle_stream": (0, 1)}
+# (jobs, streams) that the keeper meets. The stream that waits is ended by its interrupted worker too, maybe before that.
+MET = {"rdd": [(1, 0)], "shuffle": [(1, 0)], "spark_threads": [(3, 0)], "busy": [(0, 0)], "idle_stream": [(0, 1), (0, 0)]}
 AT_ONCE = {"spark_threads": 3, "two_streams": 2, "multiprocess": 3, "fork_bomb": 100}   # processes that beat
 STOKER = {"spark_conf": ["%s=%s" % pair for pair in {**SPARK, "spark.master": "local[8]"}.items()],
           "context_create_timeout": "10min"}
@@ -138,7 +139,7 @@ def test_cancel(stoker, py, files, neighbour, good_after, how):
     steps = stoker.get("/v1/jobs/%s/receipt" % job.id)["steps"]
     print("cancel of %s: %.2f s" % (how, took), steps)
     met = next(step for step in steps if step["step"] == "spark confirmed")
-    assert (met["jobs"], met["streams"]) == MET.get(how, (met["jobs"], met["streams"]))
+    assert how not in MET or (met["jobs"], met["streams"]) in MET[how]
     assert took < MOST_SECONDS
 
 
