@@ -132,7 +132,7 @@ static void make_jobs(struct fixture *f)
 
 struct question {
     bool states[STK_JOB_STATES];
-    char context[8], app[8], user[8], tag[TAGS][8];
+    char context[8], app[8], user[8], tag[TAGS][16];
     const char *tags[TAGS];
     int wants_tags;
     struct stk_job_filter filter;
