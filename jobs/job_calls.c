@@ -12,6 +12,7 @@
 
 enum {
     ACCEPT_MS = 5000,              /* for a job to be recorded */
+    CLASS_MAX = 1024,              /* bytes: lists of jobs have it */
     CONFIG_ESCAPED_MAX = 63 << 20, /* a `run` has at most 64 MiB */
 };
 
@@ -370,6 +371,8 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
 
     err = err ? err : &ignored;
     *ret = (struct stk_job_row){ 0 };
+    if (strlen(spec->class_path) > CLASS_MAX)
+        return stk_fail(err, STK_INVALID, "the name of the class is too long: it may have %d bytes", CLASS_MAX);
     if (escaped_len(spec->config, spec->config_len) > CONFIG_ESCAPED_MAX)
         return stk_fail(err, STK_INVALID, "the config is too long: it may have %d bytes as a JSON string",
                         CONFIG_ESCAPED_MAX);
@@ -380,7 +383,8 @@ int stk_job_submit(struct stk_core *core, const struct stk_job_spec *spec, enum 
     if ((again = answer_again(core, spec, fingerprint, wait, timeout_ms, ret, &rc, err)) != 0)
         return again < 0 ? -1 : rc;
     rc = submit(core, spec, fingerprint, wait, timeout_ms, ret, err);
-    if (rc < 0 && err->code == STK_CONFLICT) { /* the same was posted at the same time, and was faster */
+    if (rc < 0 && (err->code == STK_CONFLICT ||
+                   err->code == STK_LIMIT)) { /* the same was posted at the same time, and was faster */
         struct stk_err refusal = *err;
 
         again = answer_again(core, spec, fingerprint, wait, timeout_ms, ret, &rc, err);

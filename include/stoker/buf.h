@@ -47,6 +47,7 @@ int stk_parse_i64(const char *text, int64_t min, int64_t max, int64_t *ret, stru
 /* ---- text */
 
 bool stk_utf8_valid(const char *bytes, size_t len); /* false for surrogates, overlong forms and NUL bytes */
+void stk_utf8_mend(char *text);                     /* each byte that is part of no character becomes '?' */
 size_t stk_utf8_cut(const char *text, size_t max);  /* the longest whole-character prefix of at most max bytes */
 
 /*

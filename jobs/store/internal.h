@@ -307,6 +307,7 @@ struct stk_store {
     struct stk_cmd *first, **last;
     size_t queued;
     size_t released; /* of them: those the writer may take */
+    int64_t last_at_us;
     bool stopping;
 
     pthread_mutex_t readers_lock; /* guards readers_free */

@@ -15,8 +15,9 @@
 
 enum {
     WALKS_MAX = 3 + STK_JOB_TAGS_MAX,
-    LOOKS_MAX = 8000, /* what a page may look at beyond what it shows: some 15 ms */
-    TAG_LOOKS = 8,    /* what it costs to read the tags of a job */
+    LOOKS_MAX = 8000,     /* what a page may look at beyond what it shows: some 15 ms */
+    PAGE_BYTES = 8 << 20, /* of errors in one page, or one more */
+    TAG_LOOKS = 8,        /* what it costs to read the tags of a job */
 };
 
 struct walk {
@@ -210,20 +211,25 @@ static struct walk *race(struct search *s, bool *ret_short, struct stk_err *err)
 
 /* ---- the page */
 
-static int read_rows(struct search *s, const struct walk *w, size_t n, struct stk_job_row **ret, struct stk_err *err)
+/* The first *n of what was found, or fewer: errors may have hundreds of KiB each. */
+static int read_rows(struct search *s, const struct walk *w, size_t *n, struct stk_job_row **ret, struct stk_err *err)
 {
-    struct stk_job_row *rows = calloc(n + 1, sizeof *rows);
+    struct stk_job_row *rows = calloc(*n + 1, sizeof *rows);
+    size_t bytes = 0;
 
     if (!rows)
         return stk_fail(err, STK_INTERNAL, "out of memory");
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < *n; i++) {
         stk_auto_stmt *stmt = stk_db_use(s->db, STK_SQL_JOB_LISTED);
 
         stk_db_bind_int(s->db, stmt, 1, w->found[i].seq);
         if (stk_read_step(s->db, stmt, err) < 0 || stk_read_job(stmt, &rows[i], err) < 0) {
-            stk_job_rows_free(rows, n);
+            stk_job_rows_free(rows, *n);
             return -1;
         }
+        bytes += rows[i].error ? stk_text_len(rows[i].error) : 0;
+        if (bytes > PAGE_BYTES)
+            *n = i + 1;
     }
     *ret = rows;
     return 0;
@@ -247,12 +253,12 @@ static int find_page(struct search *s, struct stk_job_row **ret, size_t *ret_n, 
     if (!(w = race(s, &is_short, err)))
         return -1;
     n = w->n < s->limit ? w->n : s->limit;
-    if (w->n > s->limit)
+    if (read_rows(s, w, &n, ret, err) < 0)
+        return -1;
+    if (n < w->n)
         next = w->found[n - 1];
     else if (is_short)
         next = w->at;
-    if (read_rows(s, w, n, ret, err) < 0)
-        return -1;
     *ret_n = n;
     if (ret_next)
         *ret_next = next;

@@ -500,11 +500,14 @@ static int event_numbers(struct stk_store *s, enum stk_sql which, int64_t from, 
 
 int stk_events_begin(struct stk_store *s, struct stk_err *err)
 {
-    int64_t range[2] = { 0 };
+    int64_t range[2] = { 0 }, newest[2] = { 0 };
 
     if (event_numbers(s, STK_SQL_EVENT_RANGE, 0, range, err) < 0)
         return -1;
     atomic_store(&s->newest_event, range[1]);
+    if (range[1] > 0 && event_numbers(s, STK_SQL_EVENT_TIME, range[1], newest, err) < 0)
+        return -1;
+    s->last_at_us = newest[1];
     return 0;
 }
 

@@ -45,13 +45,16 @@ static void release(struct stk_store *s)
 int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_work, struct stk_err *err)
 {
     cmd->next = NULL;
-    cmd->at_us = stk_wall_us();
     pthread_mutex_lock(&s->queue_lock);
     if (new_work && s->queued >= s->options.queue_max) {
         pthread_mutex_unlock(&s->queue_lock);
         stk_cmd_free(cmd);
         return stk_fail(err, STK_LIMIT, "the store is busy: %zu writes are waiting", s->options.queue_max);
     }
+    cmd->at_us = stk_wall_us();
+    if (cmd->at_us < s->last_at_us) /* somebody has put the clock back: events are found by their time, which rises */
+        cmd->at_us = s->last_at_us;
+    s->last_at_us = cmd->at_us;
     *s->last = cmd;
     s->last = &cmd->next;
     s->queued++;

@@ -46,8 +46,12 @@ class Lists:
 
     def read(self):
         """The newest list that is complete. True when it is another than before."""
-        while True:
-            numbers = sorted((int(m[1]) for m in map(LIST.fullmatch, os.listdir(FOLDER)) if m), reverse=True)
+        while PLACE.startswith("place-") and FOLDER:
+            try:
+                names = os.listdir(FOLDER)
+            except OSError:                 # a task has removed it
+                return False
+            numbers = sorted((int(m[1]) for m in map(LIST.fullmatch, names) if m), reverse=True)
             try:
                 for name in map("stoker-retired-%d.txt".__mod__, numbers):
                     if name == self._name:
@@ -60,6 +64,7 @@ class Lists:
                 return False
             except FileNotFoundError:       # a newer one has come, and a daemon has removed this one
                 continue
+        return False
 
     def generation(self):
         """How many uses have ended in this process's place."""
@@ -159,9 +164,12 @@ def _begin_anew(sock):
     instead would fail the task."""
     fd = sock.fileno()
     os.set_inheritable(fd, True)
-    os.closerange(3, fd)
-    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
-    os.chdir(FOLDER)
+    for other in map(int, os.listdir("/proc/self/fd")):     # not all that there may be: a thousand million in some containers
+        if other > 2 and other != fd:
+            with contextlib.suppress(OSError):
+                os.close(other)
+    with contextlib.suppress(OSError):
+        os.chdir(FOLDER)
     os.umask(UMASK)
     signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
     os.execve(PYTHON, [PYTHON, "-m", MODULE, *ARGUMENTS, SERVE + str(fd)], ENVIRONMENT)
@@ -183,8 +191,16 @@ def _serve_on(fd):
     os._exit(0)
 
 
+def _working_directory():
+    """None: a job has removed it under the JVM, which every daemon begins in."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 # As they are before any code of a job.
-FOLDER, ENVIRONMENT, ARGUMENTS, PYTHON = os.getcwd(), dict(os.environ), sys.argv[1:], sys.executable
+FOLDER, ENVIRONMENT, ARGUMENTS, PYTHON = _working_directory(), dict(os.environ), sys.argv[1:], sys.executable
 MODULE = os.path.splitext(os.path.basename(__file__))[0]
 UMASK = os.umask(0)
 os.umask(UMASK)

@@ -196,7 +196,8 @@ def _chain(exc, summary):
             waiting.append((exc.__cause__, summary.__cause__))
         elif summary.__context__ is not None:
             waiting.append((exc.__context__, summary.__context__))
-        waiting.extend(zip(getattr(exc, 'exceptions', ()), getattr(summary, 'exceptions', None) or ()))
+        if isinstance(exc, BaseExceptionGroup):     # others may have anything under that name
+            waiting.extend(zip(exc.exceptions, getattr(summary, 'exceptions', None) or ()))
 
 
 def _summary_text(exc, summary):

@@ -1,9 +1,9 @@
 """Tells of each import of a module that is not loaded yet, before and after it.
 
-The interpreter calls importlib._bootstrap._find_and_load() for these only, be it from an import statement or from
-importlib.import_module(); it costs nothing once a module is loaded.
+An import statement calls importlib._bootstrap._find_and_load() for these only, importlib.import_module() always.
 """
 import importlib._bootstrap as bootstrap
+import sys
 import threading
 
 
@@ -14,7 +14,7 @@ def watch(begin, end):
     inside = threading.local()
 
     def watching(name, import_):
-        if getattr(inside, "an_import", False):
+        if name in sys.modules or getattr(inside, "an_import", False):
             return find_and_load(name, import_)
         inside.an_import, loaded = True, False
         try:

@@ -83,7 +83,7 @@ def refused(chain):
     for e in chain:
         if isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno == errno.ENOMEM):
             return e
-        if isinstance(e, RuntimeError) and str(e) == "can't start new thread":
+        if isinstance(e, RuntimeError) and e.args == ("can't start new thread",):
             return e
     return None
 

@@ -288,7 +288,9 @@ class ProcessState:
 
     @staticmethod
     def _others():
-        return [t for t in threading.enumerate() if t is not threading.main_thread() and not _ours(t)]
+        """Without what stands for a thread that threading has not started: it cannot be waited for, nor does it end."""
+        return [t for t in threading.enumerate()
+                if t is not threading.main_thread() and not _ours(t) and not isinstance(t, threading._DummyThread)]
 
     # -- processes
 

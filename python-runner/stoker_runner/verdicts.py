@@ -213,7 +213,8 @@ def _deciding(exc, is_own):
             waiting.append(exc.__cause__)
         elif exc.__context__ is not None and not exc.__suppress_context__ and not _raised_by(exc, is_own):
             waiting.append(exc.__context__)
-        waiting.extend(getattr(exc, 'exceptions', ()))
+        if isinstance(exc, BaseExceptionGroup):
+            waiting.extend(exc.exceptions)
 
 
 def _raised_by(exc, is_own):

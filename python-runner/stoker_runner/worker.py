@@ -227,7 +227,7 @@ class Worker:
             return {"outcome": "interrupted", "error": failure.describe(error, self.phase)}
         refusal = limits.refused(chain) if limit else None
         if refusal is not None:
-            cause = error.__cause__ if isinstance(error, JobError) and error.__cause__ else error
+            cause = error.__cause__ if isinstance(error, JobError) and error.__cause__ is not None else error
             described = limits.out_of_memory(limit, refusal, cause)
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         if isinstance(error, KeyboardInterrupt):
@@ -517,7 +517,7 @@ def _chain(error):
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__context__ if error.__cause__ is None else error.__cause__   # the job's own may have any __bool__
 
 
 def main(state_dir, context, process, gateway):

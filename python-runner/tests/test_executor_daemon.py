@@ -188,3 +188,21 @@ def test_a_local_set_has_no_lists(daemon):
     worker.task("a")
     daemon.retire(1, "abc.w-1.0 1")
     assert worker.task("b")["seen"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("place", ["", "place-0"])
+def test_a_daemon_that_begins_where_a_job_has_removed_the_folder(tmp_path, place):
+    """The JVM stands in it for ever, and so does whatever it starts."""
+    (tmp_path / "pyspark_serves.py").write_text(SERVES)
+    (tmp_path / "gone").mkdir()
+    env = dict(os.environ, PYTHONPATH="%s:%s" % (RUNNER, tmp_path), STOKER_BINARIES=place, STOKER_DAEMON_IDLE="60",
+               PYTHON_WORKER_FACTORY_SECRET=SECRET.decode())
+    process = subprocess.Popen(["sh", "-c", 'rmdir "$PWD" && exec "$0" -m executor_daemon pyspark_serves', sys.executable],
+                               env=env, cwd=tmp_path / "gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        port, = struct.unpack(">i", process.stdout.read(4))
+        socket.create_connection(("127.0.0.1", port), 30).close()
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(30)

@@ -285,3 +285,11 @@ def test_real_pyspark_exceptions():
     error = described(PySparkTypeError('no such type'))
     assert (error['class'], error['message'], error['cause']) == (
         'pyspark.errors.exceptions.base.PySparkTypeError', 'no such type', None)
+
+
+@pytest.mark.parametrize('value', [None, ['text'], len, 3])
+def test_an_attribute_named_exceptions_is_no_group(value):
+    class BatchError(Exception):
+        exceptions = value
+    error = failure.describe(BatchError('why'), 'run')
+    assert (error['message'], error['code']) == ('why', 'USER_EXCEPTION')

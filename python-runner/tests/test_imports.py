@@ -25,6 +25,7 @@ plain = failure()
 imports.watch(lambda: len(seen), lambda name, before, loaded: seen.append([name, before, loaded]))
 import json, outer, inner
 importlib.import_module("colorsys")
+importlib.import_module("colorsys")
 watched = failure()
 try:
     import missing

@@ -193,3 +193,10 @@ def test_replaced_names_are_found_with_and_without_the_tags_of_dicts(use_tags, m
 
 def test_this_interpreter_has_tags():
     assert patches._tags_work() is (sys.version_info < (3, 14))
+
+
+def test_an_exception_that_cannot_be_printed_refuses_nothing():
+    class Mute(RuntimeError):
+        def __str__(self):
+            raise ValueError
+    assert limits.refused([Mute("can't start new thread, I think")]) is None

@@ -233,6 +233,21 @@ size_t stk_utf8_cut(const char *text, size_t max)
     return len;
 }
 
+void stk_utf8_mend(char *text)
+{
+    while (*text) {
+        size_t n = 1, len = strnlen(text, 4);
+
+        while (n <= len && !stk_utf8_valid(text, n))
+            n++;
+        if (n > len) {
+            *text = '?';
+            n = 1;
+        }
+        text += n;
+    }
+}
+
 static void random_bytes(void *buf, size_t n)
 {
     for (size_t got = 0; got < n;) {

@@ -13,6 +13,7 @@ static void set_message(struct stk_err *err, const char *fmt, va_list args)
     int n = vsnprintf(text, sizeof text, fmt, args);
     size_t len = n < 0 ? 0 : (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
 
+    stk_utf8_mend(text); /* a precision cuts in the middle of a character */
     len = stk_utf8_cut(text, len < sizeof err->msg - 1 ? len : sizeof err->msg - 1);
     memcpy(err->msg, text, len);
     err->msg[len] = '\0';

@@ -401,3 +401,21 @@ def test_errors_have_one_form(server, method, path, status, code):
     reply = server.request(method, path)
     assert reply.status == status and reply.json["error"]["code"] == code, reply
     assert reply.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("name", ["\u8a9e" * 34, "a" + "\xe9" * 60])
+def test_names_that_are_cut_in_an_error(server, name):
+    """In the middle of a character or not: the answer is the error, not one about the answer."""
+    for path in ("/v1/contexts/", "/v1/binaries/", "/v1/jobs/"):
+        reply = server.get(path + urllib.parse.quote(name))
+        assert reply.status == 404 and reply.json["error"]["code"] == "NOT_FOUND", reply
+    reply = server.get("/v1/jobs?limit=" + urllib.parse.quote(name))
+    assert reply.status == 400 and reply.json["error"]["field"] == "limit", reply
+
+
+def test_a_class_name_without_end(server, shared_app):
+    context = unique("c")
+    server.create(context)
+    reply = server.post("/v1/jobs", {"app": shared_app, "class": "a" * 1025, "context": context})
+    assert reply.status == 400 and "1024 bytes" in reply.json["error"]["message"], reply
+    server.delete("/contexts/" + context)

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.own_server
 
 
 def alive(pid):
-    return ps(pid) != "gone" and ps(pid).split()[2] not in "ZX"
+    words = ps(pid).split()
+    return words != ["gone"] and words[2] not in "ZX"
 
 
 def gone(pid):

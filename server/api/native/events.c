@@ -205,6 +205,8 @@ static int recent_add(struct stk_event_row *row, struct stk_err *err)
     w->row = *row;
     *row = (struct stk_event_row){ 0 };
     w->text = word(&w->row, &w->len);
+    stk_text_unref(w->row.data); /* an error may have hundreds of KiB; it is in the text as far as it is told */
+    w->row.data = NULL;
     if (w->text)
         return 0;
     worded_done(w);
