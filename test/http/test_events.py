@@ -404,7 +404,7 @@ def test_a_hundred_followers(daemon):
     context, app = server.create(**{"max-jobs": "4"}), server.upload()
     before = threads(server)
     followers = [follow(server, type="job") for _ in range(100)]
-    assert threads(server) <= before
+    assert threads(server) <= before + 8  # some come by themselves meanwhile: those of CivetWeb and of libuv, when first needed
     jobs = [server.start_job(context, app) for _ in range(50)]
     for job in jobs:
         server.wait_job(job, "FINISHED")
