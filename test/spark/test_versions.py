@@ -159,8 +159,9 @@ def assert_flat(samples):
         assert all(found.pools <= USES + 1 for found in sample.kinds.values()), sample   # Spark's threads, one for each
     assert growth(lambda s: s.listed, max) <= 2
     # Of what follows the least: what is just about to be removed or freed comes on top.
-    # The uses that are kept have some fifty files on a cluster, after 200 versions too; it takes some versions to get there.
-    assert growth(lambda s: s.files, min) <= 8 or min(s.files for s in second) <= 64, [s.files for s in samples]
+    # On a cluster files of a use stay for about a minute: how many those are depends on how fast versions come. So few versions
+    # do not show a leak of files there; 200 do.
+    assert growth(lambda s: s.files, min) <= 8 or min(s.files for s in second) <= 160, [s.files for s in samples]
     for name in second[0].kinds:
         assert growth(lambda s: s.kinds[name].heap, min) <= 4 * MIB + 20 * KIB * versions, name
         assert growth(lambda s: s.kinds[name].native, min) <= 16 * MIB + 50 * KIB * versions, name
