@@ -71,7 +71,10 @@ struct stk_spawn {
     void *arg;
 };
 
-/* Starts a process in a session of its own, so that it outlives us, and reaps it when it ends. Fills pid, start_time, boot_id. */
+/*
+ * Starts a process in a session of its own, so that it outlives us, and reaps it when it ends. Fills pid, start_time, boot_id.
+ * 0, or -1 when it could not be started; one that ends at once was started.
+ */
 int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct stk_process_id *ret,
                      struct stk_err *err);
 

@@ -31,7 +31,8 @@ static const char *boot_id(void)
     return id;
 }
 
-int stk_process_identify(pid_t pid, struct stk_process_id *ret, struct stk_err *err)
+/* A process that has ended and is not reaped (a zombie) is still told from all others: if_ended says whether it will do. */
+static int identify(pid_t pid, bool if_ended, struct stk_process_id *ret, struct stk_err *err)
 {
     char path[48], stat[1024];
     const char *p;
@@ -45,12 +46,17 @@ int stk_process_identify(pid_t pid, struct stk_process_id *ret, struct stk_err *
     if (sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state,
                &start) != 2)
         return stk_fail(err, STK_INTERNAL, "cannot read %s", path);
-    if (state == 'Z' || state == 'X')
+    if (!if_ended && (state == 'Z' || state == 'X'))
         return stk_fail(err, STK_NOT_FOUND, "process %ld has ended", (long)pid);
     ret->pid = pid;
     ret->start_time = start;
     snprintf(ret->boot_id, sizeof ret->boot_id, "%s", boot_id());
     return 0;
+}
+
+int stk_process_identify(pid_t pid, struct stk_process_id *ret, struct stk_err *err)
+{
+    return identify(pid, false, ret, err);
 }
 
 /* ---- watching */
@@ -188,8 +194,9 @@ int stk_runner_spawn(struct stk_runner *r, const struct stk_spawn *spawn, struct
         return stk_fail(err, STK_RUNNER, "%s: %s", spawn->file, uv_strerror(rc));
     }
     uv_unref((uv_handle_t *)&c->uv);
-    if (stk_process_identify(c->uv.pid, ret, err) < 0) {
-        c->exited = NULL; /* it has ended already: the caller knows by our answer */
+    /* only the loop reaps: one that has ended already is still there */
+    if (identify(c->uv.pid, true, ret, err) < 0) {
+        c->exited = NULL; /* the caller knows by our answer */
         return -1;
     }
     return 0;
