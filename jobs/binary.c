@@ -56,8 +56,6 @@ struct stk_upload *stk_upload_open(struct stk_core *core, struct stk_err *err)
 
 int stk_upload_write(struct stk_upload *up, const void *bytes, size_t n, struct stk_err *err)
 {
-    const char *p = bytes;
-
     up->bytes += n;
     if (up->bytes > up->core->o.max_upload_bytes)
         return stk_fail(err, STK_LIMIT, "the binary is larger than %llu bytes, the limit 'max-upload'",
@@ -66,17 +64,7 @@ int stk_upload_write(struct stk_upload *up, const void *bytes, size_t n, struct 
         return -1;
     if (EVP_DigestUpdate(up->hash, bytes, n) != 1)
         return stk_fail(err, STK_INTERNAL, "SHA-256 failed");
-    while (n > 0) {
-        ssize_t done = write(up->fd, p, n);
-
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return stk_fail_sys(err, errno, "cannot write the upload");
-        p += done;
-        n -= (size_t)done;
-    }
-    return 0;
+    return stk_write_all(up->fd, bytes, n) < 0 ? stk_fail_sys(err, errno, "cannot write the upload") : 0;
 }
 
 void stk_upload_abort(struct stk_upload *up)

@@ -19,7 +19,7 @@ enum { SPOOL_MAX_BYTES = 2 << 20 };
 
 int stk_state_dirs_make(int state_fd, struct stk_err *err)
 {
-    static const char *const names[] = { "blobs", "unpacked", "tmp", "contexts", "logs", "spool", "results" };
+    static const char *const names[] = { "blobs", "unpacked", "tmp", "contexts", "logs", "spool", "results", "data" };
 
     for (size_t i = 0; i < STK_LEN(names); i++) {
         if (mkdirat(state_fd, names[i], 0700) < 0 && errno != EEXIST)

@@ -60,6 +60,10 @@ const char *stk_uuid(char buf[STK_UUID_MAX]);
 /* n random bytes as 2n hex digits and a NUL. */
 void stk_random_hex(char *buf, size_t n);
 
+/* ---- descriptors */
+
+int stk_write_all(int fd, const void *bytes, size_t n); /* 0, or -1 with errno: a part may have been written */
+
 /* ---- cleanup attributes */
 
 static inline void stk_free_ptr_(void *p)

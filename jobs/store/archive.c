@@ -162,23 +162,6 @@ static int go_to_folder(struct unpack *u, const char *path, size_t len, struct s
 
 /* ---- files */
 
-static int write_all(int fd, const void *bytes, size_t n, struct stk_err *err)
-{
-    const char *p = bytes;
-
-    while (n > 0) {
-        ssize_t written = write(fd, p, n);
-
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return stk_fail_sys(err, errno, "write");
-        p += written;
-        n -= (size_t)written;
-    }
-    return 0;
-}
-
 /* Sizes in headers are claims: what is counted is what comes out. */
 static int write_data(struct unpack *u, int fd, struct stk_err *err)
 {
@@ -195,8 +178,8 @@ static int write_data(struct unpack *u, int fd, struct stk_err *err)
                             (unsigned long long)u->limits->max_unpacked_bytes);
         u->bytes += n;
         expected += (la_int64_t)n;
-        if (write_all(fd, block, n, err) < 0)
-            return -1;
+        if (stk_write_all(fd, block, n) < 0)
+            return stk_fail_sys(err, errno, "write");
     }
     return rc == ARCHIVE_EOF ? 0 : fail_archive(u, err); /* truncated, CRC, a size that is wrong */
 }

@@ -293,3 +293,22 @@ void stk_random_hex(char *buf, size_t n)
     }
     buf[2 * n] = '\0';
 }
+
+/* ---- descriptors */
+
+int stk_write_all(int fd, const void *bytes, size_t n)
+{
+    const char *p = bytes;
+
+    while (n > 0) {
+        ssize_t done = write(fd, p, n);
+
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return -1;
+        p += done;
+        n -= (size_t)done;
+    }
+    return 0;
+}

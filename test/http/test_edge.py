@@ -45,7 +45,6 @@ def test_health_and_page(server):
         "/contexts/a/b",
         "/healthz/x",
         "/jars",
-        "/data",
         "/jobs//config",
         "//",
         "/a/b/c/d/e/f/g/h/i/j/k",

@@ -51,6 +51,19 @@ int stk_sjs_query_int(struct stk_request *r, struct stk_reply *reply, const char
     return 0;
 }
 
+int stk_sjs_query_reset(struct stk_request *r, struct stk_reply *reply)
+{
+    const char *value = stk_request_query(r, "reset");
+
+    if (value && strcmp(value, "reboot") == 0)
+        return 0;
+    if (value)
+        stk_sjs_err(reply, 400, "The query parameter 'reset' was malformed:\n'%s' is not 'reboot'", value);
+    else
+        stk_sjs_err(reply, 404, "Request is missing required query parameter 'reset'");
+    return -1;
+}
+
 void stk_sjs_body_failed(struct stk_reply *reply, const struct stk_err *err)
 {
     switch (err->code) {

@@ -36,7 +36,7 @@ static void not_found(struct stk_request *r, struct stk_reply *reply, void *arg)
     stk_sjs_err(reply, 404, "The requested resource could not be found.");
 }
 
-enum { UPLOAD_ROUTE = 4 };
+enum { UPLOAD_ROUTE = 4, DATA_ROUTE = 5 };
 
 static struct stk_route routes[] = {
     { "GET", "/", page, 0 },
@@ -45,6 +45,7 @@ static struct stk_route routes[] = {
     { "GET", "/binaries", stk_sjs_binaries_list, 0 },
     { "GET", "/binaries/{app}", stk_sjs_binaries_get, 0 },
     [UPLOAD_ROUTE] = { "POST", "/binaries/{app}", stk_sjs_binaries_post, 0 },
+    [DATA_ROUTE] = { "POST", "/data/{prefix}", stk_sjs_data_post, 0 },
     { "DELETE", "/binaries/{app}", stk_sjs_binaries_delete, 0 },
     { "POST", "/binaries", not_found, 0 },
     { "DELETE", "/binaries", not_found, 0 },
@@ -56,6 +57,12 @@ static struct stk_route routes[] = {
     { "POST", "/contexts", not_found, 0 },
     { "DELETE", "/contexts", not_found, 0 },
 
+    { "GET", "/data", stk_sjs_data_list, 0 },
+    { "DELETE", "/data/{path}", stk_sjs_data_delete, 0 },
+    { "PUT", "/data", stk_sjs_data_reset, 0 },
+    { "POST", "/data", not_found, 0 },
+    { "DELETE", "/data", not_found, 0 },
+
     { "GET", "/jobs", stk_sjs_jobs_list, 0 },
     { "POST", "/jobs", stk_sjs_jobs_post, 0 },
     { "GET", "/jobs/{id}", stk_sjs_jobs_get, 0 },
@@ -66,7 +73,7 @@ static struct stk_route routes[] = {
     { NULL, NULL, NULL, 0 },
 };
 
-static const char *const prefixes[] = { "", "healthz", "binaries", "contexts", "jobs", NULL };
+static const char *const prefixes[] = { "", "healthz", "binaries", "contexts", "data", "jobs", NULL };
 
 static struct sjs sjs;
 
@@ -81,6 +88,6 @@ static const struct stk_dialect dialect = {
 const struct stk_dialect *stk_api_sjs(struct stk_core *core, const struct stk_api_options *options)
 {
     sjs = (struct sjs){ .core = core, .options = options };
-    routes[UPLOAD_ROUTE].max_body = (uint64_t)options->max_upload_bytes;
+    routes[UPLOAD_ROUTE].max_body = routes[DATA_ROUTE].max_body = (uint64_t)options->max_upload_bytes;
     return &dialect;
 }

@@ -16,6 +16,7 @@ struct sjs {
 
 stk_handler stk_sjs_binaries_list, stk_sjs_binaries_get, stk_sjs_binaries_post, stk_sjs_binaries_delete;
 stk_handler stk_sjs_contexts_list, stk_sjs_contexts_get, stk_sjs_contexts_post, stk_sjs_contexts_delete;
+stk_handler stk_sjs_data_list, stk_sjs_data_post, stk_sjs_data_delete, stk_sjs_data_reset;
 stk_handler stk_sjs_jobs_list, stk_sjs_jobs_get, stk_sjs_jobs_config, stk_sjs_jobs_post, stk_sjs_jobs_delete;
 
 /* ---- render.c: reply bodies */
@@ -53,6 +54,8 @@ json_t *stk_sjs_start_error(const char *error_json, const char *message);
 
 int stk_sjs_query_bool(struct stk_request *r, struct stk_reply *reply, const char *name, bool *value);
 int stk_sjs_query_int(struct stk_request *r, struct stk_reply *reply, const char *name, int *value);
+/* reset=reboot, which whoever resets something must say. */
+int stk_sjs_query_reset(struct stk_request *r, struct stk_reply *reply);
 /* The body as HOCON: a new object. */
 int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret);
 /* An answer to a body that could not be read. */
