@@ -122,6 +122,10 @@ static const struct stk_key keys[] = {
       "What is named here beats the default, what the request for a context names beats both." },
     { "context-settings", HOCON, FIELD(context_settings), "", 0, 0,
       "Defaults of the context settings of Spark Job Server, in HOCON: \"num-cpu-cores = 2, memory-per-node = 1g\"." },
+    { "contexts", HOCON, FIELD(contexts), "", 0, 0,
+      "Contexts that start with the server, and again at PUT /contexts?reset=reboot, in HOCON: a name each with what "
+      "its "
+      "settings\nhave beside context-settings: \"reports { num-cpu-cores = 2 }, sql { context-factory = sql }\"." },
 };
 
 static void *field(const struct stk_config *c, const struct stk_key *key)
@@ -346,7 +350,7 @@ static int add_spark_conf(struct stk_config *c, const struct stk_key *key, const
     return 0;
 }
 
-static int set_hocon(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err)
+static int set_hocon(json_t **place, const struct stk_key *key, const char *text, struct stk_err *err)
 {
     json_t *settings = stk_hocon_parse(text, strlen(text), NULL, err);
 
@@ -354,8 +358,8 @@ static int set_hocon(struct stk_config *c, const struct stk_key *key, const char
         stk_err_prefix(err, "%s", key->name);
         return -1;
     }
-    json_decref(c->context_settings);
-    c->context_settings = settings;
+    json_decref(*place);
+    *place = settings;
     return 0;
 }
 
@@ -392,7 +396,7 @@ int stk_key_set(struct stk_config *c, const struct stk_key *key, const char *tex
         return replace(place, strchr(text, '/') ? absolute(text) : strdup(text), err);
     case LISTEN: return add_listen(c, key, text, err);
     case SPARK_CONF: return add_spark_conf(c, key, text, err);
-    case HOCON: return set_hocon(c, key, text, err);
+    case HOCON: return set_hocon(place, key, text, err);
     case ISOLATION:
         if (strcmp(text, "shared") != 0 && strcmp(text, "process") != 0)
             return fail_text(key, text, err);
@@ -607,8 +611,8 @@ static void print_value(FILE *out, const struct stk_config *c, const struct stk_
         return;
     }
     case HOCON:
-        if (json_object_size(c->context_settings) > 0)
-            text = json_dumps(c->context_settings, JSON_COMPACT);
+        if (json_object_size(*(json_t *const *)place) > 0)
+            text = json_dumps(*(json_t *const *)place, JSON_COMPACT);
         print_text(out, text ? text : "");
         return;
     case ISOLATION: fputs(*(const bool *)place ? "\"process\"" : "\"shared\"", out); return;
@@ -649,5 +653,6 @@ void stk_config_done(struct stk_config *c)
             free(*(char **)field(c, &keys[i]));
     json_decref(c->spark_conf);
     json_decref(c->context_settings);
+    json_decref(c->contexts);
     *c = (struct stk_config){ 0 };
 }

@@ -60,6 +60,7 @@ struct stk_config {
     int64_t disk_reserve_bytes;
     json_t *spark_conf;       /* object of strings: defaults of every context; spark.master is "local[*]" */
     json_t *context_settings; /* object: defaults of SJS context settings */
+    json_t *contexts;         /* object: name -> settings of those that start with the server */
 };
 
 /* Defaults, then the file (NULL: none). Errors name file, line, key, what was wrong and what would be right. */

@@ -117,7 +117,9 @@ static int load_config(struct server *s, const struct options *o, struct stk_err
     }
     if (o->state_dir && stk_config_set(&s->config, "state-dir", o->state_dir, err) < 0)
         return -1;
-    return stk_config_check(&s->config, err);
+    if (stk_config_check(&s->config, err) < 0)
+        return -1;
+    return stk_settings_check_contexts(s->config.context_settings, s->config.contexts, err);
 }
 
 /* ---- state directory */
@@ -269,11 +271,15 @@ static int start_http(struct server *s, struct stk_err *err)
         .max_upload_bytes = c->max_upload_bytes,
         .max_body_bytes = c->max_body_bytes,
         .context_settings = c->context_settings,
+        .contexts = c->contexts,
     };
     if (!(dialects[0] = stk_api_sjs(s->core, &api)) || !(dialects[1] = stk_api_native(s->core, &api)))
         return stk_fail(err, STK_INTERNAL, "out of memory");
     s->http = stk_http_start(&options, err);
-    return s->http ? 0 : -1;
+    if (!s->http)
+        return -1;
+    stk_settings_start_contexts(s->core, &api);
+    return 0;
 }
 
 /* Each context takes a dozen descriptors, each connection one: the usual soft limit of 1024 is soon reached. */

@@ -16,6 +16,7 @@ struct stk_api_options {
     int64_t max_upload_bytes;
     int64_t max_body_bytes;
     json_t *context_settings; /* defaults for new contexts, as SJS's spark.context-settings; object */
+    json_t *contexts;         /* name -> settings of those that start with the server; object */
 };
 
 /* ---- what dialects share: terms.c. Any thread. */
@@ -76,11 +77,17 @@ bool stk_begins_with_letter(const char *name);
 /* Tells the core what a create that names no setting asks for. Before the loop runs. */
 int stk_settings_keep_warm(struct stk_core *core, const json_t *context_settings, struct stk_err *err);
 
+/* Contexts that start with the server, as an object of name -> settings. STK_INVALID: a name or a setting is wrong. */
+int stk_settings_check_contexts(const json_t *context_settings, const json_t *contexts, struct stk_err *err);
+/* Asks for those that are not there; how they start is logged by the core. Any thread but the loop. */
+void stk_settings_start_contexts(struct stk_core *core, const struct stk_api_options *options);
+
 /* ---- uploads: upload.c */
 
 /* By the media type of a Content-Type header, its parameters aside. -1: not one we take. */
 int stk_media_type_find(const char *media, enum stk_binary_type *ret);
-/* The body of a request into an upload. STK_INVALID: no zip archive; STK_LIMIT: too long; STK_TIMEOUT: too slow. */
+/* The body of a request into an upload. STK_INVALID: no zip archive (with this text, which is Spark Job Server's); STK_LIMIT: too long; STK_TIMEOUT: too slow. */
+#define STK_NO_ARCHIVE "Binary is not of the right format"
 int stk_upload_receive(struct stk_request *r, struct stk_upload *up, struct stk_err *err);
 
 /* ---- the dialects */

@@ -1,6 +1,7 @@
 /* Context settings, the same in all dialects (docs/dialects/sjs.md), turned into what our core starts contexts from. */
 #include "stoker/api.h"
 #include "stoker/core.h"
+#include "stoker/log.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -521,4 +522,63 @@ int stk_settings_keep_warm(struct stk_core *core, const json_t *context_settings
     rc = stk_core_keep_warm(core, &spec.spec, err);
     stk_context_wish_done(&spec);
     return rc;
+}
+
+/* ---- contexts that start with the server */
+
+static int wish_named(struct stk_context_wish *ret, const json_t *context_settings, const char *name, json_t *own,
+                      struct stk_err *err)
+{
+    json_auto_t *settings = NULL;
+
+    if (stk_name_check("the context's name", name, 255, err) < 0)
+        return -1;
+    if (!stk_begins_with_letter(name))
+        return stk_fail(err, STK_INVALID, "the context's name must begin with a letter");
+    if (!json_is_object(own))
+        return stk_fail(err, STK_INVALID, "expected its settings, such as { num-cpu-cores = 2 }");
+    settings = stk_settings_merge(context_settings, NULL, 0, own, err);
+    if (!settings || stk_settings_wish(ret, name, settings, err) < 0)
+        return -1;
+    ret->spec.name = name;
+    return 0;
+}
+
+int stk_settings_check_contexts(const json_t *context_settings, const json_t *contexts, struct stk_err *err)
+{
+    struct stk_context_wish wish;
+    const char *name;
+    json_t *own;
+
+    json_object_foreach((json_t *)(uintptr_t)contexts, name, own) {
+        if (wish_named(&wish, context_settings, name, own, err) < 0) {
+            if (err->code == STK_NOT_FOUND)
+                stk_err_prefix(err, "no such context factory");
+            stk_err_prefix(err, "contexts: %.60s", name);
+            return -1;
+        }
+        stk_context_wish_done(&wish);
+    }
+    return 0;
+}
+
+void stk_settings_start_contexts(struct stk_core *core, const struct stk_api_options *options)
+{
+    struct stk_context_wish wish;
+    struct stk_context_row row;
+    struct stk_err err;
+    const char *name;
+    json_t *own;
+    int rc;
+
+    json_object_foreach(options->contexts, name, own) {
+        if (wish_named(&wish, options->context_settings, name, own, &err) < 0)
+            continue; /* it was checked at the start */
+        rc = stk_context_create(core, &wish.spec, STK_RECORDED, options->context_create_timeout_ms, &row, NULL, &err);
+        if (rc == 0)
+            stk_context_row_done(&row);
+        else if (err.code != STK_CONFLICT) /* it is there */
+            stk_error("context", "not started with the server", "name", name, "why", err.msg);
+        stk_context_wish_done(&wish);
+    }
 }

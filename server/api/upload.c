@@ -40,7 +40,7 @@ int stk_upload_receive(struct stk_request *r, struct stk_upload *up, struct stk_
     while (have < 5 && (n = stk_request_read(r, piece + have, PIECE - have, err)) > 0)
         have += (size_t)n;
     if (n >= 0 && (have < 5 || memcmp(piece, "PK\003\004", 4) != 0))
-        return stk_fail(err, STK_INVALID, "Binary is not of the right format");
+        return stk_fail(err, STK_INVALID, STK_NO_ARCHIVE);
     while (n > 0) {
         if (stk_upload_write(up, piece, have, err) < 0)
             return -1;

@@ -112,6 +112,22 @@ def test_versions(server):
     assert server.get("/binaries/" + name).status == 404
 
 
+def test_jars_of_old_clients(server):
+    """/jars, as Spark Job Server had it until 0.10: whatever the type says, it is a jar; no other binary is listed."""
+    name, egg = unique(), server.upload()
+    reply = server.post("/jars/" + name, make_zip({"A.class": unique()}))
+    assert (reply.status, reply.json) == (200, {"status": "SUCCESS", "result": "Jar uploaded"})
+    shown = server.get("/binaries/" + name).json
+    assert shown["binary-type"] == "Jar"
+    listed = server.get("/jars").json
+    assert listed[name] == shown["upload-time"] and egg not in listed
+    for data in (b"hello", b"", GOOD[: len(GOOD) // 2]):
+        assert server.post("/jars/" + unique(), data).status == 400
+    assert server.post("/jars/" + unique(), b"hello").result == "Jar is not of the right format"
+    assert server.request("DELETE", "/jars/" + name).status == 405 and server.get("/jars/" + name).status == 405
+    assert server.delete("/binaries/" + name).status == 200
+
+
 def test_the_same_bytes_are_stored_once(server):
     """Under their SHA-256; they stay until the last name of them is gone."""
     data = make_zip({"app.py": unique(), "folder/data.txt": "text"})

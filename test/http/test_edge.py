@@ -44,7 +44,6 @@ def test_health_and_page(server):
         "/binaries/a/b",
         "/contexts/a/b",
         "/healthz/x",
-        "/jars",
         "/jobs//config",
         "//",
         "/a/b/c/d/e/f/g/h/i/j/k",

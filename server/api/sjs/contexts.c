@@ -1,5 +1,6 @@
 #include "api/sjs/sjs.h"
 
+#include "stoker/clock.h"
 #include "stoker/log.h"
 
 #include <string.h>
@@ -189,4 +190,63 @@ void stk_sjs_contexts_delete(struct stk_request *r, struct stk_reply *reply, voi
         stk_sjs_ok(reply, 200, "Context stopped");
     else
         delete_failed(r, reply, name, &err);
+}
+
+/* ---- reset */
+
+/* Asks for the end of all that are up, then waits. 0, or -1 with what keeps one of them. */
+static int stop_all(const struct sjs *sjs, const struct stk_context_row *rows, size_t n, int64_t wait_ms,
+                    struct stk_err *err)
+{
+    int64_t until = stk_mono_ms() + wait_ms;
+    bool asked = false;
+
+    for (;;) { /* first all are asked, then each is waited for */
+        for (size_t i = 0; i < n; i++) {
+            int64_t left = asked ? until - stk_mono_ms() : 0;
+            const char *name = stk_text_data(rows[i].name);
+
+            if (stk_context_delete(sjs->core, name, false, left > 0 ? left : 0, err) == 0 ||
+                err->code == STK_NOT_FOUND || (err->code == STK_TIMEOUT && !asked))
+                continue;
+            stk_err_prefix(err, "%.100s", name);
+            return -1;
+        }
+        if (asked || wait_ms == 0)
+            return 0;
+        asked = true;
+    }
+}
+
+void stk_sjs_contexts_reset(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct sjs *sjs = arg;
+    struct stk_context_row *rows;
+    bool sync = true;
+    struct stk_err err;
+    size_t n;
+    int rc;
+
+    if (stk_sjs_query_reset(r, reply) < 0 || stk_sjs_query_bool(r, reply, "sync", &sync) < 0)
+        return;
+    if (stk_context_list(sjs->core, &rows, &n, &err) < 0) {
+        stk_sjs_failed(reply, "list contexts", &err);
+        return;
+    }
+    if (sync && !stk_request_wait_begin(r)) {
+        stk_context_rows_free(rows, n);
+        stk_sjs_too_many_waiting(reply);
+        return;
+    }
+    rc = stop_all(sjs, rows, n, sync ? sjs->options->context_delete_timeout_ms : 0, &err);
+    stk_context_rows_free(rows, n);
+    if (sync)
+        stk_request_wait_end(r);
+    if (rc < 0) {
+        stk_sjs_failed(reply, "reset contexts", &err);
+        return;
+    }
+    if (sync)
+        stk_settings_start_contexts(sjs->core, sjs->options);
+    stk_sjs_ok(reply, 200, sync ? "Context reset" : "Context reset requested");
 }

@@ -36,7 +36,8 @@ static void not_found(struct stk_request *r, struct stk_reply *reply, void *arg)
     stk_sjs_err(reply, 404, "The requested resource could not be found.");
 }
 
-enum { UPLOAD_ROUTE = 4, DATA_ROUTE = 5 };
+/* Those that take uploads. */
+enum { BINARIES = 4, JARS, DATA };
 
 static struct stk_route routes[] = {
     { "GET", "/", page, 0 },
@@ -44,9 +45,11 @@ static struct stk_route routes[] = {
 
     { "GET", "/binaries", stk_sjs_binaries_list, 0 },
     { "GET", "/binaries/{app}", stk_sjs_binaries_get, 0 },
-    [UPLOAD_ROUTE] = { "POST", "/binaries/{app}", stk_sjs_binaries_post, 0 },
-    [DATA_ROUTE] = { "POST", "/data/{prefix}", stk_sjs_data_post, 0 },
+    [BINARIES] = { "POST", "/binaries/{app}", stk_sjs_binaries_post, 0 },
+    [JARS] = { "POST", "/jars/{app}", stk_sjs_jars_post, 0 },
+    [DATA] = { "POST", "/data/{prefix}", stk_sjs_data_post, 0 },
     { "DELETE", "/binaries/{app}", stk_sjs_binaries_delete, 0 },
+    { "GET", "/jars", stk_sjs_jars_list, 0 },
     { "POST", "/binaries", not_found, 0 },
     { "DELETE", "/binaries", not_found, 0 },
 
@@ -54,6 +57,7 @@ static struct stk_route routes[] = {
     { "GET", "/contexts/{name}", stk_sjs_contexts_get, 0 },
     { "POST", "/contexts/{name}", stk_sjs_contexts_post, 0 },
     { "DELETE", "/contexts/{name}", stk_sjs_contexts_delete, 0 },
+    { "PUT", "/contexts", stk_sjs_contexts_reset, 0 },
     { "POST", "/contexts", not_found, 0 },
     { "DELETE", "/contexts", not_found, 0 },
 
@@ -73,7 +77,7 @@ static struct stk_route routes[] = {
     { NULL, NULL, NULL, 0 },
 };
 
-static const char *const prefixes[] = { "", "healthz", "binaries", "contexts", "data", "jobs", NULL };
+static const char *const prefixes[] = { "", "healthz", "binaries", "contexts", "data", "jars", "jobs", NULL };
 
 static struct sjs sjs;
 
@@ -88,6 +92,6 @@ static const struct stk_dialect dialect = {
 const struct stk_dialect *stk_api_sjs(struct stk_core *core, const struct stk_api_options *options)
 {
     sjs = (struct sjs){ .core = core, .options = options };
-    routes[UPLOAD_ROUTE].max_body = routes[DATA_ROUTE].max_body = (uint64_t)options->max_upload_bytes;
+    routes[BINARIES].max_body = routes[JARS].max_body = routes[DATA].max_body = (uint64_t)options->max_upload_bytes;
     return &dialect;
 }

@@ -15,6 +15,8 @@ struct sjs {
 /* ---- handlers (arg is a struct sjs) */
 
 stk_handler stk_sjs_binaries_list, stk_sjs_binaries_get, stk_sjs_binaries_post, stk_sjs_binaries_delete;
+stk_handler stk_sjs_jars_list, stk_sjs_jars_post;
+stk_handler stk_sjs_contexts_reset;
 stk_handler stk_sjs_contexts_list, stk_sjs_contexts_get, stk_sjs_contexts_post, stk_sjs_contexts_delete;
 stk_handler stk_sjs_data_list, stk_sjs_data_post, stk_sjs_data_delete, stk_sjs_data_reset;
 stk_handler stk_sjs_jobs_list, stk_sjs_jobs_get, stk_sjs_jobs_config, stk_sjs_jobs_post, stk_sjs_jobs_delete;
