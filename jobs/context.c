@@ -370,6 +370,9 @@ static struct stk_text *error_of_jobs(struct context *ctx, enum stk_context_stat
         return failure_text("SERVER_STOPPED", NULL, NULL, "the server was stopped while the job ran");
     if (state == STK_CONTEXT_STOPPED)
         return failure_text("CONTEXT_STOPPED", NULL, NULL, "Context (%s) for this job was terminated", name);
+    if (ctx->row.state == STK_CONTEXT_CREATING &&
+        ctx->row.error) /* jobs that waited for its start have the same cause */
+        return stk_text_ref(ctx->row.error);
     if (failure_is(ctx->row.error, "DRIVER_OUT_OF_MEMORY"))
         return failure_text("DRIVER_OUT_OF_MEMORY", NULL, NULL,
                             "Unexpected termination of context %s: its driver JVM ran out of memory", name);

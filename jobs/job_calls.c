@@ -318,8 +318,9 @@ static struct stk_text *fingerprint_of(const struct stk_job_spec *spec)
     stk_auto_buf b = { 0 };
     char hex[2 * 32 + 1];
 
-    stk_buf_printf(&b, "%s\n%s\n%s\n%d %lld %lld %lld %d\n", spec->context, spec->app, spec->class_path, t->priority,
-                   (long long)t->queue_timeout_ms, (long long)t->run_timeout_ms, (long long)t->max_memory, t->isolated);
+    stk_buf_printf(&b, "%s\n%s\n%s\n%d %lld %lld %lld %d\n", spec->adhoc ? "" : spec->context, spec->app,
+                   spec->class_path, t->priority, (long long)t->queue_timeout_ms, (long long)t->run_timeout_ms,
+                   (long long)t->max_memory, t->isolated);
     stk_buf_add(&b, spec->config, spec->config_len);
     if (spec->tags) /* none leaves the text as it was before there were tags */
         stk_buf_printf(&b, "\n%s", spec->tags);

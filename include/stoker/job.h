@@ -117,6 +117,8 @@ struct stk_job_spec {
     struct stk_job_terms terms;  /* STK_UNSAID where the client has not said */
     const char *idempotency_key; /* NULL: none. Else of 1 to STK_IDEMPOTENCY_KEY_MAX - 1 bytes */
     const char *tags;            /* JSON text of an array of strings, no two the same; NULL: none */
+    bool
+        adhoc; /* its context is for it alone: the same content in another one is still the same for the idempotency key */
 };
 
 /*

@@ -455,12 +455,6 @@ def test_job_in_a_stopping_context(server, own_context, app):
     assert server.submit(name, app).status == 404
 
 
-def test_context_must_be_named(server, app):
-    """Contexts for one job are not there yet: a clear 400."""
-    reply = server.post("/jobs?appName=%s&classPath=a.B" % app)
-    assert ok_json(reply, 400)["status"] == "ERROR" and "context" in reply.result
-
-
 def test_names_that_are_not_text(server, context, app):
     """Invalid UTF-8, NUL and line breaks in parameters: 400 or 404, never taken as they are."""
     for name in ("%ff", "%00", "a%00b", "%c3%28", "%zz", "a%0d%0aX:1"):

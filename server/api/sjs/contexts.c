@@ -65,6 +65,16 @@ static json_t *read_settings(const struct sjs *sjs, struct stk_request *r, const
                               json_object_get(json_object_get(body, "spark"), "context-settings"), err);
 }
 
+void stk_sjs_settings_failed(struct stk_reply *reply, const struct stk_err *err)
+{
+    if (err->code == STK_NOT_FOUND)
+        stk_sjs_exc(reply, 500, "CONTEXT INIT ERROR", err->msg, "java.lang.ClassNotFoundException",
+                    "The context factories that are known here are spark.jobserver.python.PythonSessionContextFactory, "
+                    "PythonSparkContextFactory, PythonSQLContextFactory and PythonHiveContextFactory.");
+    else
+        stk_sjs_failed(reply, "read context settings", err);
+}
+
 static int make_spec(const struct sjs *sjs, struct stk_request *r, struct stk_reply *reply, const char *name,
                      struct stk_context_wish *ret)
 {
@@ -78,12 +88,7 @@ static int make_spec(const struct sjs *sjs, struct stk_request *r, struct stk_re
         ret->spec.name = name;
         return 0;
     }
-    if (err.code == STK_NOT_FOUND)
-        stk_sjs_exc(reply, 500, "CONTEXT INIT ERROR", err.msg, "java.lang.ClassNotFoundException",
-                    "The context factories that are known here are spark.jobserver.python.PythonSessionContextFactory, "
-                    "PythonSparkContextFactory, PythonSQLContextFactory and PythonHiveContextFactory.");
-    else
-        stk_sjs_failed(reply, "read context settings", &err);
+    stk_sjs_settings_failed(reply, &err);
     return -1;
 }
 

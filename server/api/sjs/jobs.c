@@ -145,7 +145,8 @@ struct start {
     int timeout_s;
     json_t *config;
     json_t *binaries; /* names and URIs, in order */
-    const char *class_path, *context;
+    const char *class_path;
+    const char *context; /* NULL: one for this job alone */
     struct stk_job_terms terms;
     const char *idempotency_key;
     char *tags;
@@ -287,7 +288,7 @@ static int check_single(const struct sjs *sjs, struct stk_reply *reply, const st
 
     if (n == 1 && !is_uri(first))
         return 0;
-    if (check_binaries(sjs, reply, s) < 0 || check_context(sjs, reply, s->context) < 0)
+    if (check_binaries(sjs, reply, s) < 0 || (s->context && check_context(sjs, reply, s->context) < 0))
         return -1;
     if (n != 1) {
         snprintf(text, sizeof text, "Python should have exactly one package file! Found: %zu", n);
@@ -305,7 +306,7 @@ static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_r
     struct stk_err err;
 
     s->timeout_s = 10;
-    s->context = stk_request_query(r, "context");
+    s->context = given(stk_request_query(r, "context"));
     s->binaries = json_array();
     if (stk_sjs_query_bool(r, reply, "sync", &s->sync) < 0 || stk_sjs_query_int(r, reply, "timeout", &s->timeout_s) < 0)
         return -1;
@@ -322,13 +323,8 @@ static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_r
     }
     if (read_class(r, reply, s) < 0)
         return -1;
-    if (!s->context || !*s->context) {
-        if (check_binaries(sjs, reply, s) == 0)
-            stk_sjs_err(reply, 400,
-                        "A context must be named: contexts for a single job are not supported, "
-                        "create one with POST /contexts/<name> and give context=<name>");
+    if (!s->context && check_binaries(sjs, reply, s) < 0) /* before one is made */
         return -1;
-    }
     return check_single(sjs, reply, s);
 }
 
@@ -372,6 +368,37 @@ static void start_failed(struct stk_reply *reply, const struct stk_err *err)
     }
 }
 
+/* The answer of a job with this Idempotency-Key, for which no other context shall start. false: there is none. */
+static bool submit_again(const struct sjs *sjs, const struct stk_job_spec *spec, enum stk_job_wait wait,
+                         int64_t timeout_ms, struct stk_job_row *row, int *rc, struct stk_err *err)
+{
+    if (!spec->adhoc || !spec->idempotency_key)
+        return false;
+    *rc = stk_job_submit(sjs->core, spec, wait, timeout_ms, row, err); /* there is no context without a name */
+    return *rc == 0 || err->code != STK_NOT_FOUND;
+}
+
+/* 0: row, -1: err, both as stk_job_submit() says; 1: the reply is filled. */
+static int submit(const struct sjs *sjs, struct stk_reply *reply, const struct start *s, struct stk_job_spec *spec,
+                  int64_t timeout_ms, struct stk_job_row *row, struct stk_err *err)
+{
+    enum stk_job_wait wait = s->sync ? STK_WAIT_FINAL : STK_WAIT_ACCEPTED;
+    char name[STK_SJS_ADHOC_MAX];
+    int rc;
+
+    if (submit_again(sjs, spec, wait, timeout_ms, row, &rc, err))
+        return rc;
+    if (spec->adhoc) {
+        if (stk_sjs_adhoc_begin(sjs, reply, s->config, s->class_path, name) < 0)
+            return 1;
+        spec->context = name;
+    }
+    rc = stk_job_submit(sjs->core, spec, wait, timeout_ms, row, err);
+    if (rc < 0 && spec->adhoc && !row->id[0])
+        stk_context_delete(sjs->core, name, true, 0, NULL);
+    return rc;
+}
+
 static void start(const struct sjs *sjs, struct stk_reply *reply, const struct start *s)
 {
     stk_auto_free char *config = NULL;
@@ -379,6 +406,7 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
     struct stk_err err;
     size_t config_len = 0;
     int64_t timeout_ms = (int64_t)s->timeout_s * 1000;
+    int rc;
 
     if (timeout_ms < (s->sync ? 0 : 1000)) /* to accept a job takes a commit, which no client means to time out */
         timeout_ms = s->sync ? 0 : 1000;
@@ -388,7 +416,8 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
         return;
     }
     struct stk_job_spec spec = {
-        .context = s->context,
+        .context = s->context ? s->context : "",
+        .adhoc = !s->context,
         .app = json_string_value(json_array_get(s->binaries, 0)),
         .class_path = s->class_path,
         .config = config,
@@ -398,18 +427,16 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
         .tags = s->tags,
     };
 
-    if (stk_job_submit(sjs->core, &spec, s->sync ? STK_WAIT_FINAL : STK_WAIT_ACCEPTED, timeout_ms, &row, &err) == 0) {
-        if (s->sync)
-            sync_ended(sjs, reply, &row);
-        else
-            stk_reply_json_take(reply, 202, stk_sjs_job(&row, "STARTED"));
-        stk_job_row_done(&row);
-    } else if (err.code == STK_TIMEOUT) {
+    rc = submit(sjs, reply, s, &spec, timeout_ms, &row, &err);
+    if (rc == 0 && s->sync)
+        sync_ended(sjs, reply, &row);
+    else if (rc == 0)
+        stk_reply_json_take(reply, 202, stk_sjs_job(&row, "STARTED"));
+    else if (rc < 0 && err.code == STK_TIMEOUT)
         start_timed_out(reply, &row);
-        stk_job_row_done(&row);
-    } else {
+    else if (rc < 0)
         start_failed(reply, &err);
-    }
+    stk_job_row_done(&row);
 }
 
 void stk_sjs_jobs_post(struct stk_request *r, struct stk_reply *reply, void *arg)

@@ -21,6 +21,19 @@ stk_handler stk_sjs_contexts_list, stk_sjs_contexts_get, stk_sjs_contexts_post, 
 stk_handler stk_sjs_data_list, stk_sjs_data_post, stk_sjs_data_delete, stk_sjs_data_reset;
 stk_handler stk_sjs_jobs_list, stk_sjs_jobs_get, stk_sjs_jobs_config, stk_sjs_jobs_post, stk_sjs_jobs_delete;
 
+/* ---- adhoc.c: jobs that name no context */
+
+#define STK_SJS_ADHOC_MAX 256
+/*
+ * Begins a context for one job, which ends soon after it, with the settings in the job's config; its start goes on by itself. 0 with its
+ * name, or -1 with the reply filled.
+ */
+int stk_sjs_adhoc_begin(const struct sjs *sjs, struct stk_reply *reply, const json_t *config, const char *class_path,
+                        char name[STK_SJS_ADHOC_MAX]);
+
+/* ---- contexts.c: what its settings lack; the answer to stk_settings_wish() or stk_settings_merge() that failed */
+void stk_sjs_settings_failed(struct stk_reply *reply, const struct stk_err *err);
+
 /* ---- render.c: reply bodies */
 
 void stk_sjs_ok(struct stk_reply *reply, int status, const char *result); /* result NULL: none */
