@@ -5,6 +5,7 @@ results of the word counts and SQL jobs are those of Spark Job Server's own exam
 """
 import json
 import os
+from urllib.parse import quote
 
 import pytest
 from server import COUNTS, STRINGS, Background, end, line_of, process, wait_until
@@ -455,3 +456,22 @@ def test_hive_context(stoker, py):
     finally:
         stoker.delete_context("hive")
     assert stoker.left_of(hive["id"]) == []
+
+
+def test_a_job_without_a_context(stoker, py):
+    """It has one for itself, with the settings of its config, which is gone soon after it."""
+    config = STRINGS + "\nspark.context-settings { context-factory = spark }"
+    job = stoker.submit("stoker_jobs.word_count.ContextCount", config, context="")
+    assert stoker.result(job) == COUNTS
+    context = stoker.context(stoker.job(job)["context"])
+    assert context["name"].endswith("-stoker_jobs.word_count.ContextCount") and context["id"] != py["id"]
+    wait_until(lambda: stoker.context(context["name"])["state"] == "FINISHED", "end of the job's context")
+    assert stoker.left_of(context["id"]) == [] and stoker.get("/contexts") == ["py"]
+
+
+def test_a_data_file(stoker, py):
+    """A job opens by its path what was uploaded for it."""
+    path = stoker.request("POST", "/data/numbers.csv", b"bob,1\njon,20\nmary,300\n").body["result"]["filename"]
+    assert stoker.value("stoker_jobs.sql.ReadFile", {"path": path}) == 321
+    assert stoker.request("DELETE", "/data/" + quote(path, safe="")).status == 200
+    assert "PATH_NOT_FOUND" in stoker.failure("stoker_jobs.sql.ReadFile", {"path": path})["message"]

@@ -49,6 +49,16 @@ class UseTable(SparkJob):
         return context.sql('SELECT age, avg(salary) FROM people_table GROUP BY age ORDER BY age').collect()
 
 
+class ReadFile(SparkJob):
+    """In a SparkSession. Config: path of a CSV file of names and numbers. Result: the sum of the numbers."""
+
+    def validate(self, context, runtime, config):
+        return config.get_string('path')
+
+    def run_job(self, context, runtime, path):
+        return context.read.csv(path, schema='name string, number int').groupBy().sum('number').collect()[0][0]
+
+
 class HiveWindow(SparkJob):
     """In a HiveContext: rows [name, age, rank by name within the age]."""
 
