@@ -202,13 +202,30 @@ static void free_delete(struct ticket *t)
     free(d);
 }
 
+/* One of several: most jobs have a single one, which is their app. */
+static bool is_among(const struct stk_text *binaries, const char *name)
+{
+    const char *text = binaries ? stk_text_data(binaries) : "", *other;
+    json_auto_t *list = strstr(text, "},{") ? json_loads(text, 0, NULL) : NULL;
+    json_t *binary;
+    size_t i;
+
+    json_array_foreach(list, i, binary) {
+        other = json_string_value(json_object_get(binary, "name"));
+        if (other && strcmp(other, name) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void on_delete(struct stk_task *task)
 {
     struct delete *d = (struct delete *)task;
     struct stk_err err;
 
     for (struct job *job = d->core->jobs; job; job = job->hh.next) {
-        if (!job->settled && !job->abandoned && strcmp(stk_text_data(job->row.app), d->name) == 0)
+        if (!job->settled && !job->abandoned &&
+            (strcmp(stk_text_data(job->row.app), d->name) == 0 || is_among(job->row.binaries, d->name)))
             stk_buf_printf(&d->users, "%s%s", d->users.len ? ", " : "", job->row.id);
     }
     if (d->users.len) {

@@ -23,7 +23,8 @@ struct call {
     char id[STK_UUID_MAX];     /* of the job that is meant; empty: of a new one */
     struct stk_job_row row;    /* what a submit brings; then, under the ticket's lock, what the caller gets back */
     enum stk_job_state before; /* its state when a cancel came */
-    int64_t version;
+    int64_t versions[STK_JOB_BINARIES_MAX];
+    size_t n_versions;
     enum stk_job_wait wait;
 };
 
@@ -195,7 +196,7 @@ static void on_submit(struct stk_task *task)
     job->row.state = STK_JOB_QUEUED;
     HASH_ADD_STR(c->core->jobs, row.id, job);
     if (take_place(job, &err) < 0 ||
-        stk_store_job_submitted(c->core->store, &job->row, &c->version, 1, on_submitted, job, &err) < 0) {
+        stk_store_job_submitted(c->core->store, &job->row, c->versions, c->n_versions, on_submitted, job, &err) < 0) {
         has_arrived(job);
         job_release(job);
         job_free(job);
@@ -211,13 +212,91 @@ static void on_submit(struct stk_task *task)
         ticket_add(&job->accepted, &c->t);
 }
 
-static struct stk_text *binaries_text(const struct stk_binary_row *b)
-{
-    json_auto_t *list = json_pack("[{s:s, s:I, s:s, s:s}]", "name", stk_text_data(b->name), "version",
-                                  (json_int_t)b->version, "digest", b->digest, "type", stk_binary_type_name(b->type));
-    stk_auto_free char *text = list ? json_dumps(list, JSON_COMPACT) : NULL;
+/* ---- the binaries of a new job */
 
+struct binaries {
+    struct stk_binary_row rows[STK_JOB_BINARIES_MAX];
+    size_t n;
+};
+
+static void binaries_done(struct binaries *b)
+{
+    while (b->n > 0)
+        stk_binary_row_done(&b->rows[--b->n]);
+}
+
+static bool is_there(const struct binaries *b, const char *name)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        if (strcmp(stk_text_data(b->rows[i].name), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The newest version of each. */
+static int binaries_find(struct stk_core *core, const struct stk_job_spec *spec, struct binaries *ret,
+                         struct stk_err *err)
+{
+    const char *const *names = spec->binaries ? spec->binaries : &spec->app;
+    size_t n = spec->binaries ? spec->n_binaries : 1;
+
+    for (size_t i = 0; i < n; i++) {
+        if (is_there(ret, names[i]))
+            continue;
+        if (ret->n == STK_JOB_BINARIES_MAX)
+            return stk_fail(err, STK_INVALID, "a job may have %d binaries", STK_JOB_BINARIES_MAX);
+        if (stk_store_binary_get(core->store, names[i], &ret->rows[ret->n], err) < 0) {
+            if (err->code == STK_NOT_FOUND)
+                stk_fail(err, STK_NOT_FOUND, "appName %s not found", names[i]);
+            return -1;
+        }
+        ret->n++;
+    }
+    return 0;
+}
+
+static struct stk_text *binaries_text(const struct binaries *b)
+{
+    json_auto_t *list = json_array();
+    stk_auto_free char *text = NULL;
+
+    for (size_t i = 0; list && i < b->n; i++) {
+        const struct stk_binary_row *row = &b->rows[i];
+
+        if (json_array_append_new(list, json_pack("{s:s, s:I, s:s, s:s}", "name", stk_text_data(row->name), "version",
+                                                  (json_int_t)row->version, "digest", row->digest, "type",
+                                                  stk_binary_type_name(row->type))) < 0)
+            return NULL;
+    }
+    text = list ? json_dumps(list, JSON_COMPACT) : NULL;
     return text ? stk_text_new(text, strlen(text)) : NULL;
+}
+
+/* SHA-256 as hexadecimal digits; NULL: out of memory. */
+static struct stk_text *digest_of(const struct stk_buf *b)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int len = 0;
+    char hex[2 * 32 + 1];
+
+    if (b->failed || EVP_Digest(b->data, b->len, digest, &len, EVP_sha256(), NULL) != 1 || len != 32)
+        return NULL;
+    for (unsigned int i = 0; i < len; i++)
+        snprintf(hex + 2 * (size_t)i, 3, "%02x", digest[i]);
+    return stk_text_new(hex, sizeof hex - 1);
+}
+
+/* The name of the set: of one binary its digest, of several the digest of theirs, in order. */
+static struct stk_text *set_of(const struct binaries *b)
+{
+    stk_auto_buf all = { 0 };
+
+    if (b->n == 1)
+        return stk_text_new(b->rows[0].digest, strlen(b->rows[0].digest));
+    for (size_t i = 0; i < b->n; i++)
+        stk_buf_printf(&all, "%s\n", b->rows[i].digest);
+    return digest_of(&all);
 }
 
 /* The config travels as a string inside a frame, whose length PROTOCOL.md limits. */
@@ -233,7 +312,7 @@ static size_t escaped_len(const char *text, size_t len)
     return n;
 }
 
-static struct call *submit_new(struct stk_core *core, const struct stk_job_spec *spec, const struct stk_binary_row *b)
+static struct call *submit_new(struct stk_core *core, const struct stk_job_spec *spec, const struct binaries *b)
 {
     struct call *c = call_new(core, on_submit, "");
     struct stk_job_row *row;
@@ -241,14 +320,15 @@ static struct call *submit_new(struct stk_core *core, const struct stk_job_spec 
     if (!c)
         return NULL;
     row = &c->row;
-    c->version = b->version;
+    for (size_t i = 0; i < b->n; i++)
+        c->versions[c->n_versions++] = b->rows[i].version;
     stk_uuid(row->id);
     row->terms = spec->terms;
     row->context_name = stk_text_new(spec->context, strlen(spec->context));
     row->app = stk_text_new(spec->app, strlen(spec->app));
     row->class_path = stk_text_new(spec->class_path, strlen(spec->class_path));
     row->config = stk_text_new(spec->config, spec->config_len);
-    row->set = stk_text_new(b->digest, strlen(b->digest)); /* a set of one is named by its digest */
+    row->set = set_of(b);
     row->binaries = binaries_text(b);
     row->tags = spec->tags ? stk_text_new(spec->tags, strlen(spec->tags)) : NULL;
     if ((!spec->tags || row->tags) && row->context_name && row->app && row->class_path && row->config && row->set &&
@@ -272,19 +352,18 @@ static void wait_for_record(struct call *c)
 static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct stk_text *fingerprint,
                   enum stk_job_wait wait, int64_t timeout_ms, struct stk_job_row *ret, struct stk_err *err)
 {
-    struct stk_binary_row b = { 0 };
+    struct binaries b = { 0 };
     struct call *c;
     int rc;
 
     if (disk_check(core, err) < 0)
         return -1;
-    if (stk_store_binary_get(core->store, spec->app, &b, err) < 0) {
-        if (err->code == STK_NOT_FOUND)
-            stk_fail(err, STK_NOT_FOUND, "appName %s not found", spec->app);
+    if (binaries_find(core, spec, &b, err) < 0) {
+        binaries_done(&b);
         return -1;
     }
     c = submit_new(core, spec, &b);
-    stk_binary_row_done(&b);
+    binaries_done(&b);
     if (!c)
         return stk_fail(err, STK_INTERNAL, "out of memory");
     if (fingerprint) {
@@ -313,22 +392,18 @@ static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct
 static struct stk_text *fingerprint_of(const struct stk_job_spec *spec)
 {
     const struct stk_job_terms *t = &spec->terms;
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int len = 0;
     stk_auto_buf b = { 0 };
-    char hex[2 * 32 + 1];
 
     stk_buf_printf(&b, "%s\n%s\n%s\n%d %lld %lld %lld %d\n", spec->adhoc ? "" : spec->context, spec->app,
                    spec->class_path, t->priority, (long long)t->queue_timeout_ms, (long long)t->run_timeout_ms,
                    (long long)t->max_memory, t->isolated);
     stk_buf_add(&b, spec->config, spec->config_len);
-    if (spec->tags) /* none leaves the text as it was before there were tags */
+    /* what is not there leaves the text as it was before there were such things */
+    if (spec->tags)
         stk_buf_printf(&b, "\n%s", spec->tags);
-    if (b.failed || EVP_Digest(b.data, b.len, digest, &len, EVP_sha256(), NULL) != 1 || len != 32)
-        return NULL;
-    for (unsigned int i = 0; i < len; i++)
-        snprintf(hex + 2 * (size_t)i, 3, "%02x", digest[i]);
-    return stk_text_new(hex, sizeof hex - 1);
+    for (size_t i = 0; spec->n_binaries > 1 && i < spec->n_binaries; i++)
+        stk_buf_printf(&b, "\n%s", spec->binaries[i]);
+    return digest_of(&b);
 }
 
 static bool same_text(const struct stk_text *a, const struct stk_text *b)

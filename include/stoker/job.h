@@ -106,11 +106,14 @@ void stk_job_row_copy(struct stk_job_row *to, const struct stk_job_row *from); /
 
 /* ---- commands */
 
+enum { STK_JOB_BINARIES_MAX = 16 };
 enum stk_job_wait { STK_WAIT_ACCEPTED, STK_WAIT_FINAL };
 
 struct stk_job_spec {
-    const char *context; /* name */
-    const char *app;     /* name of an uploaded binary; its newest version is taken */
+    const char *context;         /* name */
+    const char *app;             /* name of an uploaded binary; its newest version is taken */
+    const char *const *binaries; /* all that it runs with, by name, in the order of sys.path; NULL: app alone */
+    size_t n_binaries;           /* at most STK_JOB_BINARIES_MAX; names that come again are passed over */
     const char *class_path;
     const char *config; /* JSON text of an object */
     size_t config_len;
@@ -125,7 +128,7 @@ struct stk_job_spec {
  * Accepts a job: it is durable when this returns 0. With STK_WAIT_FINAL it returns when the job has ended, with the
  * row as it was committed. Fills *ret (release it) with config NULL.
  *
- * -1: STK_NOT_FOUND (err->msg is "appName <app> not found" or "context <name> not found"), STK_CONFLICT (the context is
+ * -1: STK_NOT_FOUND (err->msg is "appName <binary> not found" or "context <name> not found"), STK_CONFLICT (the context is
  * stopping), STK_LIMIT (queue full), STK_FULL, STK_INTERNAL: nothing was accepted. STK_TIMEOUT: the job was accepted but did not end
  * within timeout_ms (STK_WAIT_FINAL): *ret is filled too, so the caller can tell its id; ret->id is empty if not even that is known.
  *

@@ -421,15 +421,57 @@ def test_refusals_in_order(server, app, query, body, status, text):
     assert answer["status"] == "ERROR" and answer["result"].startswith(text)
 
 
-def test_binaries_that_python_jobs_cannot_have(server, context, app):
-    """Two packages, and URIs: 400 JOB LOADING FAILED with an error object."""
-    two = ok_json(server.post("/jobs?cp=%s,%s&mainClass=a.B&context=%s" % (app, app, context)), 400)
+def test_several_binaries(server, context, app):
+    """In the order of cp, each once; with the older pair, dependent-jar-uris come first. The set is one of its own."""
+    second = server.upload(data=make_zip({"second.py": ""}))
+
+    def sent(query, body=""):
+        reply = server.post("/jobs?sync=true&context=%s&%s" % (context, query), body + "\nfake.do = echo")
+        assert reply.status == 200, reply
+        return [b["name"] for b in reply.result["binaries"]], reply.result["set"]
+
+    both, one_set = sent("cp=%s,%s&mainClass=a.B" % (second, app))
+    assert both == [second, app]
+    assert sent("cp=%s,%s,%s&mainClass=a.B" % (second, app, second)) == ([second, app], one_set)
+    assert sent("mainClass=a.B", 'cp = ["%s", "%s"]' % (second, app)) == ([second, app], one_set)
+    assert sent("appName=%s&classPath=a.B" % app, 'dependent-jar-uris = ["%s"]' % second) == ([second, app], one_set)
+    others = [sent("cp=%s,%s&mainClass=a.B" % (app, second)), sent("cp=%s&mainClass=a.B" % app)]
+    assert [names for names, _ in others] == [[app, second], [app]]
+    assert len({one_set, *(name for _, name in others)}) == 3
+    server.delete("/binaries/" + second)
+
+
+def test_all_binaries_of_a_job_are_in_use(server, context, app, flags):
+    second = server.upload(data=make_zip({"second.py": unique()}))
+    query = "/jobs?context=%s&cp=%s,%s&mainClass=a.B" % (context, app, second)
+    job = server.post(query, {"fake": {"wait": flags.path("go")}}).json["jobId"]
+    reply = server.delete("/binaries/" + second)
+    assert (reply.status, reply.result) == (403, "Binary is in use by job(s): " + job)
+    flags.up("go")
+    server.wait_job(job, "FINISHED")
+    assert server.delete("/binaries/" + second).status == 200
+
+
+def test_the_key_of_a_job_with_several_binaries(server, context, app):
+    second = server.upload(data=make_zip({"second.py": unique()}))
+
+    def post(cp):
+        return server.post("/jobs?context=%s&mainClass=a.B&cp=%s" % (context, cp), headers={"Idempotency-Key": second})
+
+    first = post("%s,%s" % (app, second))
+    assert first.status == 202 and post("%s,%s" % (app, second)).json["jobId"] == first.json["jobId"]
+    assert post("%s" % app).status == 409
+
+
+def test_binaries_that_jobs_cannot_have(server, context, app):
+    """Too many, and URIs: 400 JOB LOADING FAILED with an error object."""
+    many = ok_json(server.post("/jobs?cp=%s&mainClass=a.B&context=%s" % (",".join([app] * 17), context)), 400)
     assert (
-        two["status"] == "JOB LOADING FAILED"
-        and two["result"]["message"] == "Python should have exactly one package file! Found: 2"
+        many["status"] == "JOB LOADING FAILED" and many["result"]["message"] == "A job has 1 to 16 package files! Found: 17"
     )
-    uri = ok_json(server.post("/jobs?cp=hdfs://host/x.egg&mainClass=a.B&context=%s" % context), 400)
-    assert uri["status"] == "JOB LOADING FAILED: Malformed URL"
+    for cp in ("hdfs://host/x.egg", app + ",http://host/x.egg"):
+        uri = ok_json(server.post("/jobs?cp=%s&mainClass=a.B&context=%s" % (cp, context)), 400)
+        assert uri["status"] == "JOB LOADING FAILED: Malformed URL"
 
 
 def test_job_named_in_the_body(server, context, app):

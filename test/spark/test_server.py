@@ -475,3 +475,19 @@ def test_a_data_file(stoker, py):
     assert stoker.value("stoker_jobs.sql.ReadFile", {"path": path}) == 321
     assert stoker.request("DELETE", "/data/" + quote(path, safe="")).status == 200
     assert "PATH_NOT_FOUND" in stoker.failure("stoker_jobs.sql.ReadFile", {"path": path})["message"]
+
+
+def test_several_binaries(stoker, py):
+    """All are imported from, on executors too; of two that bring the same module, the first wins."""
+    stoker.upload_jobs("app1", "app_v1", "zip")
+    stoker.upload_jobs("app2", "app_v2", "zip")
+
+    def run(cp):
+        reply = stoker.request("POST", "/jobs", STRINGS, cp=cp, mainClass="app.Version", context="py", sync="true")
+        assert reply.status == 200, reply
+        return reply.body["result"]
+    for cp, version in (("jobs,app1,app2", 1), ("app2,app1", 2), ("app1", 1)):
+        assert run(cp) == {"driver": version, "rdd": [version], "udf": [version], "pandas": [version]}
+    reply = stoker.request("POST", "/jobs", STRINGS, cp="app1,jobs", mainClass="stoker_jobs.word_count.SessionCount",
+                           context="py", sync="true")
+    assert reply.body["result"] == COUNTS

@@ -145,6 +145,7 @@ struct start {
     int timeout_s;
     json_t *config;
     json_t *binaries; /* names and URIs, in order */
+    const char *app;  /* the one that jobs are listed by */
     const char *class_path;
     const char *context; /* NULL: one for this job alone */
     struct stk_job_terms terms;
@@ -201,6 +202,7 @@ static int read_class(struct stk_request *r, struct stk_reply *reply, struct sta
     if (app) {
         add_names_of(s->binaries, json_object_get(s->config, "dependent-jar-uris"));
         json_array_append_new(s->binaries, json_string(app));
+        s->app = app;
         s->class_path = given(stk_request_query(r, "classPath"));
         if (!s->class_path)
             stk_sjs_err(reply, 400, "Cannot parse config: classPath parameter is missing!");
@@ -214,6 +216,7 @@ static int read_class(struct stk_request *r, struct stk_reply *reply, struct sta
         add_names(s->binaries, cp);
     else
         add_names_of(s->binaries, posted_cp);
+    s->app = json_string_value(json_array_get(s->binaries, 0));
     s->class_path = given(stk_request_query(r, "mainClass"));
     if (!s->class_path)
         s->class_path = given(json_string_value(json_object_get(s->config, "mainClass")));
@@ -280,23 +283,27 @@ static int check_context(const struct sjs *sjs, struct stk_reply *reply, const c
 }
 
 /* Checks 13 and 14: what a job with these binaries would fail with. Only the odd cases come here, the usual one is the core's. */
-static int check_single(const struct sjs *sjs, struct stk_reply *reply, const struct start *s)
+static int check_uris(const struct sjs *sjs, struct stk_reply *reply, const struct start *s)
 {
-    size_t n = json_array_size(s->binaries);
-    const char *first = json_string_value(json_array_get(s->binaries, 0));
-    char text[120];
+    size_t n = json_array_size(s->binaries), uris = 0;
+    const json_t *item;
+    size_t i;
 
-    if (n == 1 && !is_uri(first))
+    json_array_foreach(s->binaries, i, item)
+        uris += is_uri(json_string_value(item));
+    if (n > 0 && n <= STK_JOB_BINARIES_MAX && uris == 0)
         return 0;
     if (check_binaries(sjs, reply, s) < 0 || (s->context && check_context(sjs, reply, s->context) < 0))
         return -1;
-    if (n != 1) {
-        snprintf(text, sizeof text, "Python should have exactly one package file! Found: %zu", n);
-        stk_sjs_exc(reply, 400, "JOB LOADING FAILED", text, "java.lang.Exception", "");
-    } else {
+    if (uris > 0) {
         stk_sjs_exc(reply, 400, "JOB LOADING FAILED: Malformed URL",
                     "URIs are not supported: upload the file to /binaries and name it",
                     "java.net.MalformedURLException", "");
+    } else {
+        char text[120];
+
+        snprintf(text, sizeof text, "A job has 1 to %d package files! Found: %zu", STK_JOB_BINARIES_MAX, n);
+        stk_sjs_exc(reply, 400, "JOB LOADING FAILED", text, "java.lang.Exception", "");
     }
     return -1;
 }
@@ -325,7 +332,7 @@ static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_r
         return -1;
     if (!s->context && check_binaries(sjs, reply, s) < 0) /* before one is made */
         return -1;
-    return check_single(sjs, reply, s);
+    return check_uris(sjs, reply, s);
 }
 
 static void sync_ended(const struct sjs *sjs, struct stk_reply *reply, const struct stk_job_row *row)
@@ -404,8 +411,10 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
     stk_auto_free char *config = NULL;
     struct stk_job_row row = { 0 };
     struct stk_err err;
-    size_t config_len = 0;
+    size_t config_len = 0, n;
     int64_t timeout_ms = (int64_t)s->timeout_s * 1000;
+    const char *names[STK_JOB_BINARIES_MAX];
+    const json_t *item;
     int rc;
 
     if (timeout_ms < (s->sync ? 0 : 1000)) /* to accept a job takes a commit, which no client means to time out */
@@ -415,10 +424,14 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
         stk_sjs_err(reply, 500, "out of memory");
         return;
     }
+    json_array_foreach(s->binaries, n, item)
+        names[n] = json_string_value(item);
     struct stk_job_spec spec = {
         .context = s->context ? s->context : "",
         .adhoc = !s->context,
-        .app = json_string_value(json_array_get(s->binaries, 0)),
+        .app = s->app,
+        .binaries = names,
+        .n_binaries = n,
         .class_path = s->class_path,
         .config = config,
         .config_len = config_len,
