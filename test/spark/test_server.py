@@ -8,7 +8,7 @@ import os
 from urllib.parse import quote
 
 import pytest
-from server import COUNTS, STRINGS, Background, end, line_of, process, wait_until
+from server import COUNTS, STRINGS, WAIT, Background, end, line_of, process, wait_until
 
 PEOPLE = {"input": {"data": [["bob", 20, 1200], ["jon", 21, 1400], ["mary", 20, 1300], ["sue", 21, 1600]]}}
 AVERAGES = [[20, 1250.0], [21, 1500.0]]
@@ -482,12 +482,11 @@ def test_several_binaries(stoker, py):
     stoker.upload_jobs("app1", "app_v1", "zip")
     stoker.upload_jobs("app2", "app_v2", "zip")
 
-    def run(cp):
-        reply = stoker.request("POST", "/jobs", STRINGS, cp=cp, mainClass="app.Version", context="py", sync="true")
+    def run(cp, main_class):
+        reply = stoker.request("POST", "/jobs", STRINGS, cp=cp, mainClass=main_class, context="py", sync="true",
+                               timeout=int(WAIT))
         assert reply.status == 200, reply
         return reply.body["result"]
     for cp, version in (("jobs,app1,app2", 1), ("app2,app1", 2), ("app1", 1)):
-        assert run(cp) == {"driver": version, "rdd": [version], "udf": [version], "pandas": [version]}
-    reply = stoker.request("POST", "/jobs", STRINGS, cp="app1,jobs", mainClass="stoker_jobs.word_count.SessionCount",
-                           context="py", sync="true")
-    assert reply.body["result"] == COUNTS
+        assert run(cp, "app.Version") == versions(version)
+    assert run("app1,jobs", "stoker_jobs.word_count.SessionCount") == COUNTS
