@@ -22,7 +22,7 @@ venv    := $(build)/venv
 # ---- sources
 
 sources := $(wildcard server/*.c server/base/*.c server/http/*.c server/api/*.c server/api/*/*.c server/hocon/*.c server/ui/*.c \
-                      jobs/*.c jobs/store/*.c jobs/runner/*.c) \
+                      jobs/*.c jobs/store/*.c jobs/runner/*.c jobs/webhook/*.c) \
            $(if $(filter tsan,$(VARIANT)),test/tsan_close.c)
 unit_sources := $(wildcard test/unit/test_*.c)
 unit_shared  := $(filter-out $(unit_sources),$(wildcard test/unit/*.c)) # what all unit tests may use
@@ -36,7 +36,7 @@ fuzzers      := $(fuzz_sources:test/fuzz/%.c=$(out)/fuzzers/%)
 
 # ---- flags
 
-packages := sqlite3 libarchive libconfig jansson libuv libcrypto
+packages := sqlite3 libarchive libconfig jansson libuv libcrypto libcurl
 
 stk_cppflags := -Iinclude -Iserver -Ijobs -D_GNU_SOURCE -DSTOKER_VERSION='"$(VERSION)"'
 stk_cflags   := -std=gnu17 -g -pthread -fPIE -Wall -Wextra -Wshadow -Wconversion -Wformat=2 -Wstrict-prototypes \

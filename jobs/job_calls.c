@@ -28,12 +28,12 @@ struct call {
     enum stk_job_wait wait;
 };
 
-/* A caller gets the row without its config, by reference. */
+/* A caller gets the row without its config and its webhook's secret, by reference. */
 static void copy_row(struct stk_job_row *to, const struct stk_job_row *from)
 {
     struct stk_job_row row = *from;
 
-    row.config = NULL;
+    row.config = row.webhook = NULL;
     stk_job_row_copy(to, &row);
 }
 
@@ -331,7 +331,8 @@ static struct call *submit_new(struct stk_core *core, const struct stk_job_spec 
     row->set = set_of(b);
     row->binaries = binaries_text(b);
     row->tags = spec->tags ? stk_text_new(spec->tags, strlen(spec->tags)) : NULL;
-    if ((!spec->tags || row->tags) && row->context_name && row->app && row->class_path && row->config && row->set &&
+    row->webhook = spec->webhook ? stk_text_new(spec->webhook, strlen(spec->webhook)) : NULL;
+    if ((!spec->tags || row->tags) && (!spec->webhook || row->webhook) && row->context_name && row->app && row->class_path && row->config && row->set &&
         row->binaries)
         return c;
     call_drop(c);
@@ -403,6 +404,8 @@ static struct stk_text *fingerprint_of(const struct stk_job_spec *spec)
         stk_buf_printf(&b, "\n%s", spec->tags);
     for (size_t i = 0; spec->n_binaries > 1 && i < spec->n_binaries; i++)
         stk_buf_printf(&b, "\n%s", spec->binaries[i]);
+    if (spec->webhook)
+        stk_buf_printf(&b, "\nwebhook %s", spec->webhook);
     return digest_of(&b);
 }
 

@@ -22,6 +22,7 @@ void stk_job_row_done(struct stk_job_row *row)
     stk_text_unref(row->fingerprint);
     stk_text_unref(row->tags);
     stk_text_unref(row->user);
+    stk_text_unref(row->webhook);
     *row = (struct stk_job_row){ 0 };
 }
 
@@ -42,6 +43,7 @@ void stk_job_row_copy(struct stk_job_row *to, const struct stk_job_row *from)
     stk_text_ref(to->fingerprint);
     stk_text_ref(to->tags);
     stk_text_ref(to->user);
+    stk_text_ref(to->webhook);
 }
 
 void stk_job_rows_free(struct stk_job_row *rows, size_t n)

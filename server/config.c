@@ -2,6 +2,7 @@
 
 #include "stoker/buf.h"
 #include "stoker/hocon.h"
+#include "stoker/webhook.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -116,6 +117,33 @@ static const struct stk_key keys[] = {
     { "disk-reserve", SIZE, FIELD(disk_reserve_bytes), "1GiB", 0, 1024 * TiB,
       "When the disk of state-dir has less free, new jobs, contexts and binaries are refused with 507; everything else "
       "goes\non, and needs this room. 0KiB: no reserve." },
+    { "webhooks", URLS, FIELD(webhooks), "", 0, 0,
+      "URLs to which the end of every job is told by a POST: [ \"https://hooks.example.org/stoker\" ]. What is sent, and "
+      "how\noften, is in docs/webhooks.md. A job may name one more for itself." },
+    { "webhook-secret-file", PATH, FIELD(webhook_secret_file), "", 0, 0,
+      "A file whose first line is the secret with which deliveries are signed, unless their job has named one. Empty: "
+      "those are\nnot signed." },
+    { "webhook-allow", ALLOWED, FIELD(webhook_allow), "public", 0, 0,
+      "Where the webhooks that jobs name may lead: \"public\" addresses, \"private\" ones (10.0.0.0/8 and its like), "
+      "\"loopback\",\n"
+      "\"link-local\", \"any\", an address or a range (\"10.1.0.0/16\"), the name of a host, whatever its address "
+      "(\"hooks.example.org\",\n"
+      "\"*.example.org\"). Whoever may submit jobs can have the server send requests there. Those of webhooks may lead "
+      "anywhere." },
+    { "webhook-connect-timeout", TIME, FIELD(webhook_connect_timeout_ms), "3s", 10, 5 * MINUTE,
+      "How long it may take to connect to a webhook." },
+    { "webhook-timeout", TIME, FIELD(webhook_timeout_ms), "10s", 10, HOUR,
+      "How long a delivery may take, from the connect to the answer." },
+    { "webhook-retry", TIME, FIELD(webhook_retry_ms), "1s", 1, HOUR,
+      "The pause after the first failed attempt to deliver. It doubles with each attempt, and half of it is left to "
+      "chance." },
+    { "webhook-retry-max", TIME, FIELD(webhook_retry_max_ms), "1h", 1, DAY,
+      "The longest pause between two attempts, also when the receiver asks for a longer one." },
+    { "webhook-give-up", TIME, FIELD(webhook_give_up_ms), "1d", 0, 365 * DAY,
+      "How long after the end of its job a delivery is tried. What is given up is logged, and listed by GET "
+      "/v1/deliveries." },
+    { "webhook-max-result", SIZE, FIELD(webhook_max_result_bytes), "16MiB", 0, GiB,
+      "The longest result that is sent to a callbackUrl of Spark Job Server. Beyond, the body says how long it is." },
     { "spark-conf", SPARK_CONF, FIELD(spark_conf), "spark.master=local[*]", 0, 0,
       "Spark settings of every context, \"name=value\" each: [ \"spark.driver.memory=2g\", \"spark.executor.cores=2\" "
       "].\n"
@@ -216,6 +244,8 @@ static const char *expected(char buf[EXPECTED_MAX], const struct stk_key *key)
         return "a list of \"name=value\" with names that begin with spark., such as [ \"spark.driver.memory=2g\" ]";
     case HOCON: return "a text in HOCON, such as \"num-cpu-cores = 2\"";
     case ISOLATION: return "\"shared\" or \"process\"";
+    case URLS: return "a list of URLs, such as [ \"https://hooks.example.org/stoker\" ]";
+    case ALLOWED: return "a list such as [ \"public\", \"10.0.0.0/8\", \"*.example.org\" ]";
     case PATH:
     case COMMAND: break;
     }
@@ -363,6 +393,31 @@ static int set_hocon(json_t **place, const struct stk_key *key, const char *text
     return 0;
 }
 
+void stk_key_clear_list(struct stk_config *c, const struct stk_key *key)
+{
+    if (key->kind == LISTEN)
+        stk_config_clear_listen(c);
+    else if (key->kind == URLS || key->kind == ALLOWED)
+        json_array_clear(*(json_t **)field(c, key));
+}
+
+/* One more of a list of texts; a preset "" makes an empty one. */
+static int add_webhook_text(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err)
+{
+    stk_auto_free char *origin = NULL;
+    json_t **list = field(c, key);
+
+    if (!*list && !(*list = json_array()))
+        return no_memory(err);
+    if (!*text && json_array_size(*list) == 0)
+        return 0;
+    if ((key->kind == URLS ? stk_webhook_url_check(text, &origin, err) : stk_webhook_allow_check(text, err)) < 0) {
+        stk_err_prefix(err, "%s", key->name);
+        return -1;
+    }
+    return json_array_append_new(*list, json_string(text)) < 0 ? no_memory(err) : 0;
+}
+
 int stk_key_set(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err)
 {
     void *place = field(c, key);
@@ -402,6 +457,8 @@ int stk_key_set(struct stk_config *c, const struct stk_key *key, const char *tex
             return fail_text(key, text, err);
         *(bool *)place = strcmp(text, "process") == 0;
         return 0;
+    case URLS:
+    case ALLOWED: return add_webhook_text(c, key, text, err);
     }
     return stk_fail(err, STK_INTERNAL, "%s: no such kind of key", key->name);
 }
@@ -546,6 +603,13 @@ int stk_config_check(const struct stk_config *c, struct stk_err *err)
     if (c->stop_grace_ms < c->cancel_grace_ms)
         return stk_fail(err, STK_INVALID, "stop-grace (%lld ms) must be at least cancel-grace (%lld ms)",
                         (long long)c->stop_grace_ms, (long long)c->cancel_grace_ms);
+    if (c->webhook_connect_timeout_ms > c->webhook_timeout_ms)
+        return stk_fail(err, STK_INVALID,
+                        "webhook-connect-timeout (%lld ms) must not be longer than webhook-timeout (%lld ms)",
+                        (long long)c->webhook_connect_timeout_ms, (long long)c->webhook_timeout_ms);
+    if (c->webhook_retry_ms > c->webhook_retry_max_ms)
+        return stk_fail(err, STK_INVALID, "webhook-retry (%lld ms) must not be longer than webhook-retry-max (%lld ms)",
+                        (long long)c->webhook_retry_ms, (long long)c->webhook_retry_max_ms);
     if (json_string_length(json_object_get(c->spark_conf, "spark.master")) == 0)
         return stk_fail(err, STK_INVALID,
                         "spark-conf: spark.master is empty; \"spark.master=local[*]\" is the default");
@@ -615,6 +679,18 @@ static void print_value(FILE *out, const struct stk_config *c, const struct stk_
             text = json_dumps(*(json_t *const *)place, JSON_COMPACT);
         print_text(out, text ? text : "");
         return;
+    case URLS:
+    case ALLOWED: {
+        size_t i;
+
+        fputs("[", out);
+        json_array_foreach(*(json_t *const *)place, i, value) {
+            fputs(i ? ", " : " ", out);
+            print_text(out, json_string_value(value));
+        }
+        fputs(" ]", out);
+        return;
+    }
     case ISOLATION: fputs(*(const bool *)place ? "\"process\"" : "\"shared\"", out); return;
     }
 }
@@ -651,6 +727,8 @@ void stk_config_done(struct stk_config *c)
     for (size_t i = 0; i < STK_LEN(keys); i++)
         if (keys[i].kind == PATH || keys[i].kind == COMMAND)
             free(*(char **)field(c, &keys[i]));
+    json_decref(c->webhooks);
+    json_decref(c->webhook_allow);
     json_decref(c->spark_conf);
     json_decref(c->context_settings);
     json_decref(c->contexts);

@@ -142,11 +142,10 @@ static int set_scalar(struct stk_config *c, const struct stk_key *key, const con
 
 static int set_setting(struct stk_config *c, const struct stk_key *key, const config_setting_t *s, struct stk_err *err)
 {
-    bool takes_list = key->kind == LISTEN || key->kind == SPARK_CONF;
+    bool takes_list = key->kind == LISTEN || key->kind == SPARK_CONF || key->kind == URLS || key->kind == ALLOWED;
     int n;
 
-    if (key->kind == LISTEN)
-        stk_config_clear_listen(c);
+    stk_key_clear_list(c, key);
     if (!takes_list || (key->kind == LISTEN && config_setting_type(s) == CONFIG_TYPE_STRING))
         return set_scalar(c, key, s, err);
     if (!config_setting_is_list(s) && !config_setting_is_array(s)) {

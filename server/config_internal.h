@@ -6,7 +6,7 @@
 
 #include "config.h"
 
-enum stk_key_kind { BOOL, INT, SIZE, TIME, LEVEL, PATH, COMMAND, LISTEN, SPARK_CONF, HOCON, ISOLATION };
+enum stk_key_kind { BOOL, INT, SIZE, TIME, LEVEL, PATH, COMMAND, LISTEN, SPARK_CONF, HOCON, ISOLATION, URLS, ALLOWED };
 
 struct stk_key {
     const char *name;
@@ -29,6 +29,8 @@ int stk_key_refuse(const struct stk_key *key, const char *got, struct stk_err *e
 int stk_key_set(struct stk_config *c, const struct stk_key *key, const char *text, struct stk_err *err);
 
 void stk_config_clear_listen(struct stk_config *c);
+/* A list in the file replaces what is there, but for SPARK_CONF, which adds to it. */
+void stk_key_clear_list(struct stk_config *c, const struct stk_key *key);
 
 /* config_file.c: sets what the file names. Errors begin with its path and, where there is one, the line. */
 int stk_config_read_file(struct stk_config *c, const char *path, struct stk_err *err);

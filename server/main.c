@@ -33,7 +33,7 @@
 #define STOKER_VERSION "0.1.0"
 #endif
 
-enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2, HTTP_STOP_MS = 2000, STORE_QUEUE = 65536, DESCRIPTORS = 65536 };
+enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2, HTTP_STOP_MS = 2000, WEBHOOKS_STOP_MS = 2000, STORE_QUEUE = 65536, DESCRIPTORS = 65536 };
 
 struct server {
     struct stk_config config;
@@ -44,6 +44,8 @@ struct server {
     struct stk_store *store;
     struct stk_core *core;
     struct stk_http *http;
+    struct stk_webhooks *webhooks;
+    char *webhook_secret; /* NULL: none */
     pthread_t main_thread, loop_thread;
     atomic_bool contexts_left; /* set when the core has stopped */
 };
@@ -232,7 +234,12 @@ static int start_core(struct server *s, struct stk_err *err)
                      .max_path_bytes = stk_archive_default_limits.max_path_bytes },
     };
     struct stk_store_options store = {
-        .dir_fd = s->state_fd, .dir = s->state_dir, .post = stk_loop_poster, .queue_max = STORE_QUEUE, .gather = true
+        .dir_fd = s->state_fd,
+        .dir = s->state_dir,
+        .post = stk_loop_poster,
+        .queue_max = STORE_QUEUE,
+        .webhooks = c->webhooks,
+        .gather = true,
     };
 
     if (stk_state_dirs_make(s->state_fd, err) < 0 || !(s->loop = stk_loop_new(err)))
@@ -272,6 +279,7 @@ static int start_http(struct server *s, struct stk_err *err)
         .max_body_bytes = c->max_body_bytes,
         .context_settings = c->context_settings,
         .contexts = c->contexts,
+        .webhooks = { .allow = c->webhook_allow, .urls = c->webhooks },
     };
     if (!(dialects[0] = stk_api_sjs(s->core, &api)) || !(dialects[1] = stk_api_native(s->core, &api)))
         return stk_fail(err, STK_INTERNAL, "out of memory");
@@ -280,6 +288,51 @@ static int start_http(struct server *s, struct stk_err *err)
         return -1;
     stk_settings_start_contexts(s->core, &api);
     return 0;
+}
+
+/* The first line of a file, not a key of the configuration: that one is printed, copied and shown around. */
+static int read_webhook_secret(struct server *s, struct stk_err *err)
+{
+    char line[STK_WEBHOOK_SECRET_MAX + 2];
+    const char *path = s->config.webhook_secret_file;
+    FILE *file;
+    char *got;
+
+    if (!*path)
+        return 0;
+    file = fopen(path, "re");
+    if (!file)
+        return stk_fail_sys(err, errno, "webhook-secret-file %s", path);
+    got = fgets(line, sizeof line, file);
+    fclose(file);
+    if (got)
+        line[strcspn(line, "\r\n")] = '\0';
+    if (stk_webhook_secret_check(got ? line : "", err) < 0) {
+        stk_err_prefix(err, "webhook-secret-file %s", path);
+        return -1;
+    }
+    s->webhook_secret = strdup(line);
+    explicit_bzero(line, sizeof line);
+    return s->webhook_secret ? 0 : stk_fail(err, STK_INTERNAL, "out of memory");
+}
+
+static int start_webhooks(struct server *s, struct stk_err *err)
+{
+    const struct stk_config *c = &s->config;
+    struct stk_webhooks_options options = {
+        .rules = { .allow = c->webhook_allow, .urls = c->webhooks },
+        .secret = s->webhook_secret,
+        .connect_timeout_ms = c->webhook_connect_timeout_ms,
+        .timeout_ms = c->webhook_timeout_ms,
+        .retry_ms = c->webhook_retry_ms,
+        .retry_max_ms = c->webhook_retry_max_ms,
+        .give_up_ms = c->webhook_give_up_ms,
+        .max_result_bytes = c->webhook_max_result_bytes,
+        .word = { [STK_WEBHOOK_NATIVE] = stk_api_native_webhook, [STK_WEBHOOK_SJS] = stk_api_sjs_webhook },
+    };
+
+    s->webhooks = stk_webhooks_start(s->core, s->store, &options, err);
+    return s->webhooks ? 0 : -1;
 }
 
 /* Each context takes a dozen descriptors, each connection one: the usual soft limit of 1024 is soon reached. */
@@ -359,6 +412,7 @@ static void shut_down(struct server *s, bool contexts_left)
     char counts[2][24];
 
     stk_http_stop(s->http, HTTP_STOP_MS);
+    stk_webhooks_stop(s->webhooks, contexts_left ? 0 : WEBHOOKS_STOP_MS); /* the next server is there at once */
     stk_loop_stop(s->loop);
     pthread_join(s->loop_thread, NULL);
     stk_store_counts(s->store, &commits, &commands);
@@ -372,6 +426,7 @@ static void shut_down(struct server *s, bool contexts_left)
     stk_core_free(s->core);
     stk_loop_free(s->loop);
     stk_config_done(&s->config);
+    free(s->webhook_secret);
     close(s->lock_fd);
     close(s->state_fd);
 }
@@ -404,10 +459,10 @@ int main(int argc, char **argv)
     json_object_seed(0);
     s.main_thread = pthread_self();
     if (stk_preflight(s.config.python, s.config.runner_dir, s.config.java_home, &s.runtime, &err) < 0 ||
-        open_state_dir(&s, &err) < 0)
+        read_webhook_secret(&s, &err) < 0 || open_state_dir(&s, &err) < 0)
         return cannot_start(&err);
     block_signals(&signals);
-    if (start_core(&s, &err) < 0 || start_http(&s, &err) < 0) {
+    if (start_core(&s, &err) < 0 || start_http(&s, &err) < 0 || start_webhooks(&s, &err) < 0) {
         cannot_start(&err);
         _exit(EXIT_CANNOT_START); /* threads may be running; what was adopted stays for the next start */
     }

@@ -6,6 +6,7 @@
 #include "stoker/context.h"
 #include "stoker/http.h"
 #include "stoker/job.h"
+#include "stoker/webhook.h"
 
 struct stk_core;
 
@@ -17,6 +18,7 @@ struct stk_api_options {
     int64_t max_body_bytes;
     json_t *context_settings; /* defaults for new contexts, as SJS's spark.context-settings; object */
     json_t *contexts;         /* name -> settings of those that start with the server; object */
+    struct stk_webhook_rules webhooks;
 };
 
 /* ---- what dialects share: terms.c. Any thread. */
@@ -97,5 +99,8 @@ const struct stk_dialect *stk_api_native(struct stk_core *core, const struct stk
 
 /* Spark Job Server (docs/dialects/sjs.md). NULL when out of memory. */
 const struct stk_dialect *stk_api_sjs(struct stk_core *core, const struct stk_api_options *options);
+
+/* What they tell of a job's end. */
+stk_webhook_word_fn stk_api_native_webhook, stk_api_sjs_webhook;
 
 #endif

@@ -93,6 +93,7 @@ struct stk_job_row {
     struct stk_text *idempotency_key, *fingerprint; /* NULL: none; the second is of what was posted with it */
     struct stk_text *tags;                          /* JSON array of strings; NULL: none */
     struct stk_text *user;                          /* who submitted it; NULL: nobody said */
+    struct stk_text *webhook; /* of a new job: as stk_webhook_make() makes it; never read back. NULL: it has none */
     int64_t result_bytes;
     int64_t output_bytes[2]; /* what it has printed to stdout and stderr; written with the final state, not read back */
     struct stk_job_terms terms;
@@ -122,6 +123,7 @@ struct stk_job_spec {
     const char *tags;            /* JSON text of an array of strings, no two the same; NULL: none */
     bool
         adhoc; /* its context is for it alone: the same content in another one is still the same for the idempotency key */
+    const char *webhook;         /* as stk_webhook_make() makes it; NULL: none */
 };
 
 /*

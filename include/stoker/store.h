@@ -16,6 +16,7 @@
 #include "stoker/event.h"
 #include "stoker/job.h"
 #include "stoker/loop.h"
+#include "stoker/webhook.h"
 
 #include <stdatomic.h>
 
@@ -30,6 +31,7 @@ struct stk_store_options {
     stk_post_fn *post; /* how done callbacks reach the loop */
     void *post_to;
     size_t queue_max; /* commands that may wait before new work is refused with STK_LIMIT */
+    json_t *webhooks; /* array of texts, borrowed: URLs to which the end of every job is told; NULL: none */
     bool gather; /* commands wait for stk_store_flush(), so that those of one turn of the loop share a transaction */
 };
 
@@ -81,6 +83,37 @@ int stk_store_binary_added(struct stk_store *s, struct stk_binary_row *row, cons
 /* Deletes all versions of a name, unlinks bytes nobody refers to. STK_NOT_FOUND: there is none. */
 int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_done_fn *done, void *arg,
                              struct stk_err *err);
+
+/* ---- webhooks: a delivery comes with a job (stk_job_row.webhook) or with its end, and is due from the commit of its end on */
+
+/* How an attempt to deliver went. */
+struct stk_attempt {
+    int64_t seq;
+    enum stk_delivery_state state; /* of the delivery now */
+    int64_t due_us;                /* of the next attempt; 0: there is none */
+    int64_t settled_us;            /* 0: it is still due */
+    int status;                    /* 0: no answer */
+    char error[STK_ATTEMPT_ERROR_MAX]; /* "": it went well */
+};
+int stk_store_delivery_tried(struct stk_store *s, const struct stk_attempt *attempt, stk_store_done_fn *done, void *arg,
+                             struct stk_err *err);
+
+/* fn is called on the writer's thread when a commit has made deliveries due, and must not wait. NULL: no more, also not now. */
+void stk_store_on_due(struct stk_store *s, void (*fn)(void *arg), void *arg);
+
+struct stk_due_origin {
+    struct stk_text *origin;
+    int64_t due_us; /* of the first that is due there, or will be */
+};
+/* To whom something is to be sent. Release with stk_due_origins_free(). */
+int stk_store_due_origins(struct stk_store *s, struct stk_due_origin **ret, size_t *ret_n, struct stk_err *err);
+void stk_due_origins_free(struct stk_due_origin *origins, size_t n);
+/* The first ones of what is to be sent there, with their secrets. */
+int stk_store_due_deliveries(struct stk_store *s, const char *origin, size_t limit, struct stk_delivery_row **ret,
+                             size_t *ret_n, struct stk_err *err);
+/* As stk_delivery_list(). */
+int stk_store_delivery_list(struct stk_store *s, const struct stk_delivery_filter *filter,
+                            struct stk_delivery_row **ret, size_t *ret_n, struct stk_err *err);
 
 /* ---- retention: what is removed when it is old or too much (jobs/retention.c) */
 

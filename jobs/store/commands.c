@@ -134,6 +134,7 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
     struct stk_db *db = &s->writer;
     const struct stk_job_row *row = &cmd->job;
     sqlite3_stmt *stmt;
+    int64_t seq;
 
     switch (versions_exist(db, cmd)) {
     case 1: break;
@@ -178,7 +179,10 @@ static enum stk_cmd_result run_job_submitted(struct stk_store *s, struct stk_cmd
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_RECEIPT, row->receipt);
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_KEY, row->idempotency_key);
     stk_db_bind_text(db, stmt, 1 + STK_JOB_COL_FINGERPRINT, row->fingerprint);
-    if (stk_db_run(db, stmt) < 0 || insert_config(db, row->config) < 0 ||
+    if (stk_db_run(db, stmt) < 0)
+        return STK_CMD_FAILED;
+    seq = sqlite3_last_insert_rowid(db->sqlite);
+    if (insert_config(db, row->config) < 0 || (row->webhook && stk_delivery_insert(s, seq, row->webhook) < 0) ||
         stk_event_write(s, cmd,
                         &(struct stk_event){ .kind = "job.submitted",
                                              .context_id = row->context_id,
@@ -240,6 +244,8 @@ static enum stk_cmd_result run_job_moved(struct stk_store *s, struct stk_cmd *cm
     case 0: stk_fail(err, STK_NOT_FOUND, "job %s not found", row->id); return STK_CMD_REFUSED;
     default: return STK_CMD_FAILED;
     }
+    if (stk_job_is_final(row->state) && stk_deliveries_due(s, cmd) < 0)
+        return STK_CMD_FAILED;
     stmt = stk_db_use(db, STK_SQL_JOB_UPDATE);
     stk_db_bind_str(db, stmt, 1, row->id);
     stk_db_bind_int(db, stmt, 2, row->state);

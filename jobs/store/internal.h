@@ -10,6 +10,7 @@
  *     writer.c       the queue, the writer thread, transactions, checkpoints
  *     commands.c     the commands of store.h: copied in, carried out
  *     binaries.c     the two commands that also move files
+ *     deliveries.c   what is to be told to webhooks
  *     retention.c    what removes old rows
  *     blobs.c        blobs/, unpacked/, tmp/ and the thread that empties the trash
  *     readers.c      the reads of store.h
@@ -53,6 +54,11 @@ enum stk_sql {
     STK_SQL_BINARY_DELETE,
     STK_SQL_DIGEST_USED,
     STK_SQL_BINARY_EVENT_INSERT,
+    STK_SQL_DELIVERY_INSERT,
+    STK_SQL_DELIVERIES_DUE,
+    STK_SQL_DELIVERY_DUE_INSERT,
+    STK_SQL_DELIVERY_TRIED,
+    STK_SQL_JOB_DELIVERIES_DELETE,
     STK_SQL_JOB_NEWEST,
     STK_SQL_JOB_TIME_AFTER,
     STK_SQL_JOB_OLDEST,
@@ -88,6 +94,12 @@ enum stk_sql {
     STK_SQL_BINARY_GET,
     STK_SQL_BINARY_LIST,
     STK_SQL_BINARY_VERSIONS,
+    STK_SQL_DELIVERY_ORIGINS,
+    STK_SQL_DELIVERIES_OF,
+    STK_SQL_DELIVERY_LIST,
+    STK_SQL_DELIVERY_LIST_STATE,
+    STK_SQL_DELIVERY_LIST_JOB,
+    STK_SQL_DELIVERY_WAITS,
     STK_SQL_EVENT_LIST,
     STK_SQL_EVENT_RANGE,
     STK_SQL_EVENT_TIME,
@@ -224,6 +236,12 @@ void stk_read_end(struct stk_read *r);
 int stk_read_step(struct stk_db *db, sqlite3_stmt *stmt, struct stk_err *err); /* 1: a row, 0: no more, -1: err */
 /* The row of a statement that gives jobs with result and receipt. *row is zeroed; it is to be released also after -1. */
 int stk_read_job(sqlite3_stmt *stmt, struct stk_job_row *row, struct stk_err *err);
+/* A column: NULL gives NULL; *ok turns false when out of memory. */
+struct stk_text *stk_read_text(sqlite3_stmt *stmt, int i, bool *ok);
+void stk_read_str(sqlite3_stmt *stmt, int i, char *to, size_t size); /* cut to its room; NULL gives "" */
+/* All rows of one kind, each of that size. fill() fills a zeroed row, also in part when it fails; done() releases one. */
+int stk_read_rows(struct stk_read *r, size_t size, int (*fill)(sqlite3_stmt *stmt, void *row, struct stk_err *err),
+                  void (*done)(void *row), void **ret, size_t *ret_n, struct stk_err *err);
 
 /* ---- commands */
 
@@ -259,7 +277,8 @@ struct stk_cmd {
             char (*digests)[STK_DIGEST_MAX]; /* of the deleted versions */
             size_t n_digests;
         } binary;
-        struct stk_expiry *expiry; /* the caller's */
+        struct stk_attempt attempt; /* its error, "" for none, is below */
+        struct stk_expiry *expiry;  /* the caller's */
         struct {
             const char (*ids)[STK_UUID_MAX]; /* the caller's */
             size_t n;
@@ -328,7 +347,22 @@ struct stk_store {
     int64_t counted_until_us;         /* monotonic: so long they are good enough */
     int64_t written_event;            /* the writer thread's: the newest of the transaction; 0: it has none */
     atomic_int_fast64_t newest_event; /* that is committed; 0: there is none */
+
+    bool has_hooks;   /* the writer thread's: a job may have a webhook of its own */
+    bool written_due; /* the writer thread's: the transaction has made a delivery due */
+    pthread_mutex_t due_lock; /* guards due_fn and due_arg, also while it is called */
+    void (*due_fn)(void *arg);
+    void *due_arg;
 };
+
+/* ---- deliveries.c; the writer's thread, or before it started */
+
+int stk_deliveries_begin(struct stk_store *s, struct stk_err *err);
+/* The webhook of a job that has just been inserted. */
+int stk_delivery_insert(struct stk_store *s, int64_t job_seq, const struct stk_text *webhook);
+/* A job ends, and its event has been written; its row says otherwise yet. */
+int stk_deliveries_due(struct stk_store *s, const struct stk_cmd *cmd);
+void stk_deliveries_committed(struct stk_store *s);
 
 /* ---- writer.c */
 

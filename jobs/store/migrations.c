@@ -155,6 +155,32 @@ static const char *const migrations[] = {
     "ALTER TABLE events ADD COLUMN from_state INTEGER;" /* NULL: it is new */
     "ALTER TABLE events ADD COLUMN attempt INTEGER;"
     "PRAGMA user_version = 5;",
+    /*
+     * Version 6: what is to be told to webhooks. The row of a job's own comes with the job and waits for its end; those of the
+     * configuration come with the end. Those that are due are found by whom they go to, so that a receiver who is slow, or gone,
+     * stands in nobody's way.
+     */
+    "CREATE TABLE deliveries ("
+    "  seq INTEGER PRIMARY KEY,"
+    "  id TEXT NOT NULL,"
+    "  job INTEGER NOT NULL REFERENCES jobs (seq),"
+    "  url TEXT NOT NULL,"
+    "  origin TEXT NOT NULL,"  /* scheme, host and port of url */
+    "  secret TEXT,"           /* until it is settled */
+    "  form INTEGER NOT NULL," /* enum stk_webhook_form */
+    "  state INTEGER NOT NULL," /* enum stk_delivery_state */
+    "  event INTEGER,"
+    "  since_us INTEGER,"
+    "  due_us INTEGER,"
+    "  settled_us INTEGER,"
+    "  attempts INTEGER NOT NULL,"
+    "  status INTEGER,"
+    "  error TEXT"
+    ") STRICT;"
+    "CREATE INDEX deliveries_job ON deliveries (job);"
+    "CREATE INDEX deliveries_due ON deliveries (origin, due_us) WHERE state = 1;"
+    "CREATE INDEX deliveries_state ON deliveries (state);"
+    "PRAGMA user_version = 6;",
 };
 
 static int read_number(struct stk_db *db, const char *sql, int64_t *ret, struct stk_err *err)

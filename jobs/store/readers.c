@@ -83,6 +83,16 @@ static void column_str(sqlite3_stmt *stmt, int i, char *to, size_t size)
     to[len] = '\0';
 }
 
+struct stk_text *stk_read_text(sqlite3_stmt *stmt, int i, bool *ok)
+{
+    return column_text(stmt, i, ok);
+}
+
+void stk_read_str(sqlite3_stmt *stmt, int i, char *to, size_t size)
+{
+    column_str(stmt, i, to, size);
+}
+
 /* A number that no version of this program has written. */
 static int damaged_row(struct stk_err *err)
 {
@@ -134,6 +144,12 @@ static int collect(struct stk_read *r, const struct row_kind *kind, void **ret, 
         kind->done(rows + --n * kind->size);
     free(rows);
     return -1;
+}
+
+int stk_read_rows(struct stk_read *r, size_t size, int (*fill)(sqlite3_stmt *stmt, void *row, struct stk_err *err),
+                  void (*done)(void *row), void **ret, size_t *ret_n, struct stk_err *err)
+{
+    return collect(r, &(struct row_kind){ size, fill, done }, ret, ret_n, err);
 }
 
 /* The single row of a read that finds one by its name. */

@@ -107,6 +107,7 @@ static int delete_by_number(struct stk_db *db, enum stk_sql which, int64_t numbe
 static int delete_job(struct stk_db *db, int64_t seq)
 {
     if (delete_by_number(db, STK_SQL_JOB_CONFIG_DELETE, seq) < 0 ||
+        delete_by_number(db, STK_SQL_JOB_DELIVERIES_DELETE, seq) < 0 ||
         delete_by_number(db, STK_SQL_JOB_TAGS_DELETE, seq) < 0)
         return -1;
     return delete_by_number(db, STK_SQL_JOB_DELETE, seq);

@@ -5,6 +5,9 @@
 _Static_assert(STK_JOB_QUEUED == 0 && STK_JOB_CANCELLING == 3 && STK_JOB_FINISHED == 4 && STK_JOB_ERROR == 5 &&
                    STK_JOB_INVALID == 6 && STK_JOB_KILLED == 7 && STK_JOB_TIMED_OUT == 8 && STK_JOB_LOST == 9,
                "job states are stored by number");
+_Static_assert(STK_DELIVERY_WAITING == 0 && STK_DELIVERY_DUE == 1 && STK_DELIVERY_DELIVERED == 2 &&
+                   STK_DELIVERY_GIVEN_UP == 3 && STK_WEBHOOK_NATIVE == 0 && STK_WEBHOOK_SJS == 1,
+               "states and forms of deliveries are stored by number");
 _Static_assert(STK_CONTEXT_CREATING == 0 && STK_CONTEXT_STOPPING == 2 && STK_CONTEXT_STOPPED == 3 &&
                    STK_CONTEXT_FAILED == 4 && STK_CONTEXT_LOST == 5,
                "context states are stored by number");
@@ -35,6 +38,13 @@ _Static_assert(STK_CONTEXT_CREATING == 0 && STK_CONTEXT_STOPPING == 2 && STK_CON
     "SELECT seq, submitted_us, state, context_name, app, user FROM jobs INDEXED BY jobs_live WHERE state < 4"   \
     " AND ?1 & 15 AND (?1 >> state) & 1 AND submitted_us BETWEEN ?2 AND ?3 AND (submitted_us < ?4 OR seq < ?5)" \
     " ORDER BY submitted_us DESC, seq DESC"
+
+#define DELIVERY_COLUMNS                                                                                 \
+    "d.seq, d.id, j.id, d.url, d.origin, d.form, d.state, d.event, d.since_us, d.due_us, d.settled_us, " \
+    "d.attempts, d.status, d.error"
+#define DELIVERY_LIST(index, is)                                                                              \
+    "SELECT " DELIVERY_COLUMNS ", NULL FROM deliveries d " index " JOIN jobs j ON j.seq = d.job WHERE d.seq < ?1" \
+    " AND d.state BETWEEN ?3 AND ?4" is " ORDER BY d.seq DESC LIMIT ?2"
 
 #define BINARY_COLUMNS "v.version, b.name, v.type, v.digest, v.bytes, v.uploaded_us"
 
@@ -101,11 +111,29 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "INSERT INTO events (at_us, kind, data)"
         " VALUES (?1, ?2, json_patch('{}', json_object('name', ?3, 'version', ?4, 'digest', ?5)))", /* without NULLs */
 
+    /* ?3: as stk_webhook_make() makes it */
+    [STK_SQL_DELIVERY_INSERT] =
+        "INSERT INTO deliveries (id, job, url, origin, secret, form, state, attempts) VALUES (?1, ?2,"
+        " json_extract(?3, '$.url'), json_extract(?3, '$.origin'), json_extract(?3, '$.secret'),"
+        " json_extract(?3, '$.form'), 0, 0)",
+    [STK_SQL_DELIVERIES_DUE] = "UPDATE deliveries SET state = 1, event = ?2, since_us = ?3, due_us = ?3"
+                               " WHERE job = (SELECT seq FROM jobs WHERE id = ?1) AND state = 0",
+    /* Of the configuration. Before the row changes: a job ends once. */
+    [STK_SQL_DELIVERY_DUE_INSERT] =
+        "INSERT INTO deliveries (id, job, url, origin, form, state, event, since_us, due_us, attempts)"
+        " SELECT ?4, seq, ?5, ?6, 0, 1, ?2, ?3, ?3, 0 FROM jobs WHERE id = ?1 AND state < 4",
+    [STK_SQL_DELIVERY_TRIED] =
+        "UPDATE deliveries SET state = ?2, due_us = ?3, settled_us = ?4, status = ?5, error = ?6,"
+        " attempts = attempts + 1, secret = CASE ?2 WHEN 1 THEN secret END WHERE seq = ?1 AND state = 1",
+
     /* Retention. seq is the order of arrival, and the oldest go first: no index is needed to find them. */
     [STK_SQL_JOB_NEWEST] = "SELECT max(seq) FROM jobs",
     [STK_SQL_JOB_TIME_AFTER] = "SELECT submitted_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT 1",
+    /* A job whose end is still to be told is not one that has ended. */
     [STK_SQL_JOB_OLDEST] =
-        "SELECT seq, id, state, attempt, submitted_us, ended_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+        "SELECT seq, id, iif(EXISTS (SELECT 1 FROM deliveries d WHERE d.job = jobs.seq AND d.state = 1), 0, state),"
+        " attempt, submitted_us, ended_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    [STK_SQL_JOB_DELIVERIES_DELETE] = "DELETE FROM deliveries WHERE job = ?1",
     [STK_SQL_JOB_CONFIG_DELETE] = "DELETE FROM job_configs WHERE job = ?1",
     [STK_SQL_JOB_TAGS_DELETE] = "DELETE FROM job_tags WHERE (tag, state, submitted_us, seq) IN (SELECT each.value, "
                                 "j.state, j.submitted_us, j.seq"
@@ -164,6 +192,22 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
 
     [STK_SQL_BINARY_VERSIONS] = "SELECT " BINARY_COLUMNS " FROM binaries b JOIN binary_versions v ON v.binary = b.id"
                                 " WHERE b.name = ?1 ORDER BY v.uploaded_us DESC",
+
+    /* To whom something is due, and since when: one step through the index for each. */
+    [STK_SQL_DELIVERY_ORIGINS] =
+        "WITH RECURSIVE o (origin) AS (SELECT min(origin) FROM deliveries WHERE state = 1 UNION ALL"
+        " SELECT (SELECT min(origin) FROM deliveries WHERE state = 1 AND origin > o.origin) FROM o"
+        " WHERE o.origin IS NOT NULL)"
+        " SELECT origin, (SELECT min(due_us) FROM deliveries d WHERE d.state = 1 AND d.origin = o.origin)"
+        " FROM o WHERE origin IS NOT NULL",
+    [STK_SQL_DELIVERIES_OF] =
+        "SELECT " DELIVERY_COLUMNS ", d.secret FROM deliveries d INDEXED BY deliveries_due"
+        " JOIN jobs j ON j.seq = d.job WHERE d.state = 1 AND d.origin = ?1 ORDER BY d.due_us LIMIT ?2",
+    [STK_SQL_DELIVERY_LIST] = DELIVERY_LIST("NOT INDEXED", ""),
+    [STK_SQL_DELIVERY_LIST_STATE] = DELIVERY_LIST("INDEXED BY deliveries_state", " AND d.state = ?3"),
+    [STK_SQL_DELIVERY_LIST_JOB] =
+        DELIVERY_LIST("INDEXED BY deliveries_job", " AND d.job = (SELECT seq FROM jobs WHERE id = ?5)"),
+    [STK_SQL_DELIVERY_WAITS] = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 0)",
 
     [STK_SQL_EVENT_LIST] =
         "SELECT seq, at_us, kind, context_id, job_id, state, data, context_name, from_state, attempt FROM events"

@@ -58,6 +58,7 @@ static void init_threads_state(struct stk_store *s)
     pthread_cond_init(&s->readers_cond, &monotonic);
     pthread_mutex_init(&s->counts_lock, NULL);
     pthread_mutex_init(&s->trash_lock, NULL);
+    pthread_mutex_init(&s->due_lock, NULL);
     pthread_cond_init(&s->trash_cond, &monotonic);
     pthread_condattr_destroy(&monotonic);
     s->last = &s->first;
@@ -83,7 +84,7 @@ struct stk_store *stk_store_open(const struct stk_store_options *options, struct
     }
     if (stk_files_open(s, err) < 0 || open_database(s, err) < 0)
         goto failed;
-    if (stk_events_begin(s, err) < 0 || stk_files_sweep(s, err) < 0 || stk_files_trash_start(s, err) < 0 ||
+    if (stk_events_begin(s, err) < 0 || stk_deliveries_begin(s, err) < 0 || stk_files_sweep(s, err) < 0 || stk_files_trash_start(s, err) < 0 ||
         stk_writer_start(s, err) < 0)
         goto failed;
     return s;
@@ -106,6 +107,7 @@ void stk_store_close(struct stk_store *s)
     pthread_mutex_destroy(&s->counts_lock);
     pthread_cond_destroy(&s->readers_cond);
     pthread_mutex_destroy(&s->trash_lock);
+    pthread_mutex_destroy(&s->due_lock);
     pthread_cond_destroy(&s->trash_cond);
     free(s->dir);
     free(s);

@@ -153,6 +153,7 @@ static int transact(struct stk_store *s, struct stk_cmd *first, enum stk_db_trou
 {
     begin(s);
     s->written_event = 0;
+    s->written_due = false;
     for (struct stk_cmd *cmd = first; cmd; cmd = cmd->next) {
         enum stk_cmd_result result = cmd->run(s, cmd, &cmd->err);
 
@@ -163,6 +164,8 @@ static int transact(struct stk_store *s, struct stk_cmd *first, enum stk_db_trou
     if (stk_db_run(&s->writer, stk_db_use(&s->writer, STK_SQL_COMMIT)) == 0) {
         if (s->written_event)
             atomic_store_explicit(&s->newest_event, s->written_event, memory_order_release);
+        if (s->written_due)
+            stk_deliveries_committed(s);
         return 0;
     }
 failed:

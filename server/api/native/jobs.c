@@ -54,6 +54,11 @@ static json_t *job_object(const struct stk_job_row *row, int position)
     return object;
 }
 
+json_t *stk_native_job(const struct stk_job_row *row)
+{
+    return job_object(row, -1);
+}
+
 /* Replies with the job as it is now; releases the row. */
 static void reply_job(const struct native *native, struct stk_reply *reply, int status, struct stk_job_row *row)
 {
@@ -299,7 +304,7 @@ static int read_tags(struct stk_reply *reply, const json_t *body, char **ret)
 
 struct submit {
     json_t *body;
-    char *config, *tags;
+    char *config, *tags, *webhook;
     struct stk_job_spec spec;
     int64_t wait_ms;
 };
@@ -309,6 +314,7 @@ static void submit_done(struct submit *s)
     json_decref(s->body);
     free(s->config);
     free(s->tags);
+    free(s->webhook);
 }
 
 static int read_config(struct stk_reply *reply, struct submit *s)
@@ -328,12 +334,12 @@ static int read_config(struct stk_reply *reply, struct submit *s)
     return -1;
 }
 
-static int read_submit(struct stk_request *r, struct stk_reply *reply, struct submit *s)
+static int read_submit(const struct native *native, struct stk_request *r, struct stk_reply *reply, struct submit *s)
 {
     static const char *const known[] = { "wait", NULL };
-    static const char *const fields[] = { "app!",          "class!",      "context!",   "config",    "tags", "priority",
-                                          "queue_timeout", "run_timeout", "max_memory", "isolation", NULL };
-    enum { FIRST_TERM = 5 };
+    static const char *const fields[] = { "app!",     "class!",        "context!",    "config",     "tags",      "webhook",
+                                          "priority", "queue_timeout", "run_timeout", "max_memory", "isolation", NULL };
+    enum { FIRST_TERM = 6 };
     struct stk_err err;
 
     if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &s->wait_ms) < 0)
@@ -343,7 +349,7 @@ static int read_submit(struct stk_request *r, struct stk_reply *reply, struct su
         return -1;
     }
     if (stk_native_body(r, reply, fields, &s->body) < 0 || read_config(reply, s) < 0 ||
-        read_tags(reply, s->body, &s->tags) < 0)
+        read_tags(reply, s->body, &s->tags) < 0 || stk_native_webhook(native, reply, s->body, &s->webhook) < 0)
         return -1;
     s->spec.terms = STK_TERMS_UNSAID;
     for (size_t i = FIRST_TERM; fields[i]; i++) {
@@ -355,6 +361,7 @@ static int read_submit(struct stk_request *r, struct stk_reply *reply, struct su
     s->spec.context = json_string_value(json_object_get(s->body, "context"));
     s->spec.config = s->config;
     s->spec.tags = s->tags;
+    s->spec.webhook = s->webhook;
     return 0;
 }
 
@@ -382,7 +389,7 @@ void stk_native_jobs_post(struct stk_request *r, struct stk_reply *reply, void *
     const struct native *native = arg;
     struct submit s = { 0 };
 
-    if (read_submit(r, reply, &s) == 0) {
+    if (read_submit(native, r, reply, &s) == 0) {
         if (s.wait_ms == 0) {
             submit(native, reply, &s);
         } else if (stk_request_wait_begin(r)) {

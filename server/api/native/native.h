@@ -22,6 +22,16 @@ stk_handler stk_native_server;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
 stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */
 stk_handler stk_native_events;
+stk_handler stk_native_deliveries; /* webhooks.c */
+
+/* ---- jobs.c */
+
+json_t *stk_native_job(const struct stk_job_row *row); /* one that does not wait */
+
+/* ---- webhooks.c */
+
+/* The field `webhook` of a new job: *ret is what stk_job_spec takes, the caller's to free(); NULL: it has none. */
+int stk_native_webhook(const struct native *native, struct stk_reply *reply, const json_t *body, char **ret);
 
 /* ---- render.c */
 

@@ -27,6 +27,7 @@ static struct stk_route routes[] = {
     { "GET", "/v1/jobs/{id}/error", stk_native_jobs_error, 0 },
 
     { "GET", "/v1/events", stk_native_events, 0 },
+    { "GET", "/v1/deliveries", stk_native_deliveries, 0 },
 
     { "GET", "/v1/server", stk_native_server, 0 },
     { NULL, NULL, NULL, 0 },

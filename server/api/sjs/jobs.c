@@ -151,6 +151,7 @@ struct start {
     struct stk_job_terms terms;
     const char *idempotency_key;
     char *tags;
+    char *webhook;
 };
 
 static void start_done(struct start *s)
@@ -158,6 +159,7 @@ static void start_done(struct start *s)
     json_decref(s->config);
     json_decref(s->binaries);
     free(s->tags);
+    free(s->webhook);
 }
 
 /* "a,b" as Spark Job Server splits it: nothing is trimmed. */
@@ -324,11 +326,7 @@ static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_r
     }
     if (stk_sjs_body(r, reply, &s->config) < 0)
         return -1;
-    if (stk_request_query(r, "callbackUrl")) {
-        stk_sjs_err(reply, 400, "callbackUrl is not supported: poll GET /jobs/<id>, or use sync=true");
-        return -1;
-    }
-    if (read_class(r, reply, s) < 0)
+    if (stk_sjs_callback(sjs, r, reply, &s->webhook) < 0 || read_class(r, reply, s) < 0)
         return -1;
     if (!s->context && check_binaries(sjs, reply, s) < 0) /* before one is made */
         return -1;
@@ -438,6 +436,7 @@ static void start(const struct sjs *sjs, struct stk_reply *reply, const struct s
         .terms = s->terms,
         .idempotency_key = s->idempotency_key,
         .tags = s->tags,
+        .webhook = s->webhook,
     };
 
     rc = submit(sjs, reply, s, &spec, timeout_ms, &row, &err);

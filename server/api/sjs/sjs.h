@@ -65,6 +65,11 @@ json_t *stk_sjs_binary(const struct stk_binary_row *row, bool with_name);
 /* The same of a PROTOCOL.md error object as text (NULL: none) for a context that could not be started. */
 json_t *stk_sjs_start_error(const char *error_json, const char *message);
 
+/* ---- callback.c */
+
+/* The parameter callbackUrl: *ret is what stk_job_spec takes, the caller's to free(); NULL: there is none. -1: the reply is filled. */
+int stk_sjs_callback(const struct sjs *sjs, struct stk_request *r, struct stk_reply *reply, char **ret);
+
 /* ---- params.c: reading requests. 0, or -1 with the reply filled. */
 
 int stk_sjs_query_bool(struct stk_request *r, struct stk_reply *reply, const char *name, bool *value);
