@@ -259,7 +259,7 @@ int64_t stk_webhook_pause_ms(int attempts, int64_t retry_ms, int64_t max_ms, dou
 static int key_of(const char *secret, unsigned char *key, size_t *ret_len)
 {
     const char *base64 = secret + sizeof KEY_PREFIX - 1;
-    size_t len = strlen(secret), text_len;
+    size_t len = strlen(secret), text_len, filled;
     int n;
 
     if (strncmp(secret, KEY_PREFIX, sizeof KEY_PREFIX - 1) != 0) {
@@ -267,13 +267,13 @@ static int key_of(const char *secret, unsigned char *key, size_t *ret_len)
         *ret_len = len;
         return 0;
     }
-    text_len = strlen(base64);
-    if (text_len == 0 || text_len % 4 != 0 || (n = EVP_DecodeBlock(key, (const unsigned char *)base64, (int)text_len)) < 0)
+    text_len = strcspn(base64, "=");
+    filled = strlen(base64) - text_len; /* OpenSSL counts these, and takes them anywhere */
+    if (text_len == 0 || filled > 2 || strspn(base64 + text_len, "=") != filled || (text_len + filled) % 4 != 0)
         return -1;
-    for (size_t i = text_len; i > text_len - 2 && base64[i - 1] == '='; i--)
-        n--; /* EVP_DecodeBlock() counts what was filled up */
-    *ret_len = (size_t)n;
-    return n > 0 ? 0 : -1;
+    n = EVP_DecodeBlock(key, (const unsigned char *)base64, (int)(text_len + filled));
+    *ret_len = n < 0 ? 0 : (size_t)n - filled;
+    return n < 0 ? -1 : 0;
 }
 
 int stk_webhook_secret_check(const char *secret, struct stk_err *err)

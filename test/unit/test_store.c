@@ -482,6 +482,144 @@ static void version_3_is_upgraded(void **state)
                         events(f, 0, 10));
 }
 
+/* Its jobs have no webhooks, and end without a word. */
+static void version_5_is_upgraded(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_delivery_row *rows;
+    struct stk_job_row job;
+    size_t n;
+
+    open_old(f, "store-v5.sql");
+    assert_string_equal("1 job.submitted ctx -1>1 1 -, 2 job.moved ctx 1>4 1 -, 3 job.submitted ctx -1>0 1 -",
+                        events(f, 0, 10));
+    assert_int_equal(0, stk_store_job_get(f->store, "22222222-2222-4222-8222-222222222222", &job, NULL));
+    move(f, &job, STK_JOB_KILLED);
+    stk_job_row_done(&job);
+    assert_int_equal(0, stk_store_delivery_list(f->store, &(struct stk_delivery_filter){ .limit = 9 }, &rows, &n, NULL));
+    assert_int_equal(0, n);
+    stk_delivery_rows_free(rows, n);
+}
+
+/* ---- webhooks */
+
+static void count_calls(void *arg)
+{
+    atomic_fetch_add((atomic_int *)arg, 1);
+}
+
+static void reopen_with_webhooks(struct fixture *f, json_t *urls)
+{
+    struct stk_store_options options = { .dir_fd = f->dir_fd,
+                                         .dir = f->dir,
+                                         .post = queue_post,
+                                         .post_to = &f->queue,
+                                         .queue_max = f->queue_max,
+                                         .webhooks = urls };
+
+    close_store(f);
+    f->store = stk_store_open(&options, NULL);
+    assert_non_null(f->store);
+}
+
+/* The one that is due to h:80, with its secret; released by the caller. */
+static struct stk_delivery_row *due_delivery(struct fixture *f)
+{
+    struct stk_delivery_row *rows;
+    size_t n;
+
+    assert_int_equal(0, stk_store_due_deliveries(f->store, "http://h:80", 9, &rows, &n, NULL));
+    assert_int_equal(1, n);
+    return rows;
+}
+
+static void deliveries_are_due_from_the_end_on(void **state)
+{
+    struct fixture *f = *state;
+    json_auto_t *urls = json_pack("[s]", "http://all/");
+    struct stk_job_row row = new_job();
+    struct stk_delivery_row *due;
+    struct stk_due_origin *origins;
+    atomic_int calls = 0;
+    size_t n;
+
+    reopen_with_webhooks(f, urls);
+    row.webhook = text("{\"url\": \"http://h/x\", \"origin\": \"http://h:80\", \"secret\": \"s\", \"form\": 1}");
+    submit(f, &row);
+    reopen_with_webhooks(f, urls); /* what a webhook waits for may end in the hands of another server */
+    stk_store_on_due(f->store, count_calls, &calls);
+    move(f, &row, STK_JOB_STARTING);
+    assert_int_equal(0, stk_store_due_origins(f->store, &origins, &n, NULL));
+    assert_int_equal(0, n);
+    stk_due_origins_free(origins, n);
+    assert_int_equal(0, calls);
+    move(f, &row, STK_JOB_FINISHED);
+    assert_int_equal(1, calls);
+    move(f, &row, STK_JOB_FINISHED); /* a row that was written twice is one end */
+    assert_int_equal(0, stk_store_due_origins(f->store, &origins, &n, NULL));
+    assert_int_equal(2, n);
+    assert_text("http://all:80", origins[0].origin);
+    assert_text("http://h:80", origins[1].origin);
+    assert_true(origins[1].due_us > 0);
+    stk_due_origins_free(origins, n);
+    assert_int_equal(2, sql_number(f, "SELECT count(*) FROM deliveries"));
+
+    due = due_delivery(f);
+    assert_string_equal(row.id, due->job_id);
+    assert_text("http://h/x", due->url);
+    assert_text("s", due->secret);
+    assert_int_equal(STK_WEBHOOK_SJS, due->form);
+    assert_int_equal(STK_DELIVERY_DUE, due->state);
+    assert_int_equal(3, due->event);
+    assert_int_equal(due->since_us, due->due_us);
+    stk_delivery_rows_free(due, 1);
+    stk_job_row_done(&row);
+}
+
+static void record_attempt(struct fixture *f, const struct stk_attempt *attempt)
+{
+    struct answer a = { 0 };
+
+    assert_int_equal(0, stk_store_delivery_tried(f->store, attempt, on_done, &a, NULL));
+    expect_done(f, &a);
+}
+
+static void attempts_are_recorded_until_it_is_settled(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row row = new_job();
+    struct stk_delivery_row *rows;
+    struct stk_attempt attempt = { .state = STK_DELIVERY_DUE, .due_us = 77, .status = 500, .error = "no" };
+    size_t n;
+
+    row.webhook = text("{\"url\": \"http://h/x\", \"origin\": \"http://h:80\", \"secret\": \"s\", \"form\": 0}");
+    submit(f, &row);
+    move(f, &row, STK_JOB_KILLED);
+    rows = due_delivery(f);
+    attempt.seq = rows->seq;
+    stk_delivery_rows_free(rows, 1);
+    record_attempt(f, &attempt);
+    rows = due_delivery(f);
+    assert_int_equal(1, rows->attempts);
+    assert_int_equal(77, rows->due_us);
+    assert_int_equal(500, rows->status);
+    assert_text("no", rows->error);
+    assert_text("s", rows->secret);
+    stk_delivery_rows_free(rows, 1);
+    record_attempt(f, &(struct stk_attempt){
+                          .seq = attempt.seq, .state = STK_DELIVERY_DELIVERED, .settled_us = 99, .status = 200 });
+    record_attempt(f, &attempt); /* too late: it is settled */
+    assert_int_equal(0, stk_store_delivery_list(f->store, &(struct stk_delivery_filter){ .limit = 9 }, &rows, &n, NULL));
+    assert_int_equal(1, n);
+    assert_int_equal(STK_DELIVERY_DELIVERED, rows[0].state);
+    assert_int_equal(2, rows[0].attempts);
+    assert_int_equal(99, rows[0].settled_us);
+    assert_null(rows[0].error);
+    stk_delivery_rows_free(rows, n);
+    assert_int_equal(1, sql_number(f, "SELECT secret IS NULL FROM deliveries"));
+    stk_job_row_done(&row);
+}
+
 /* ---- jobs */
 
 static void job_is_kept_as_it_was_given(void **state)
@@ -1990,6 +2128,9 @@ int main(void)
         TEST_CLOSED(version_1_is_upgraded),
         TEST_CLOSED(version_2_is_upgraded),
         TEST_CLOSED(version_3_is_upgraded),
+        TEST_CLOSED(version_5_is_upgraded),
+        TEST(deliveries_are_due_from_the_end_on),
+        TEST(attempts_are_recorded_until_it_is_settled),
         TEST(job_is_kept_as_it_was_given),
         TEST(terms_and_receipts_are_kept),
         TEST(a_key_belongs_to_one_job),
