@@ -332,8 +332,8 @@ static struct call *submit_new(struct stk_core *core, const struct stk_job_spec 
     row->binaries = binaries_text(b);
     row->tags = spec->tags ? stk_text_new(spec->tags, strlen(spec->tags)) : NULL;
     row->webhook = spec->webhook ? stk_text_new(spec->webhook, strlen(spec->webhook)) : NULL;
-    if ((!spec->tags || row->tags) && (!spec->webhook || row->webhook) && row->context_name && row->app && row->class_path && row->config && row->set &&
-        row->binaries)
+    if ((!spec->tags || row->tags) && (!spec->webhook || row->webhook) && row->context_name && row->app &&
+        row->class_path && row->config && row->set && row->binaries)
         return c;
     call_drop(c);
     return NULL;

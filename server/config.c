@@ -118,7 +118,8 @@ static const struct stk_key keys[] = {
       "When the disk of state-dir has less free, new jobs, contexts and binaries are refused with 507; everything else "
       "goes\non, and needs this room. 0KiB: no reserve." },
     { "webhooks", URLS, FIELD(webhooks), "", 0, 0,
-      "URLs to which the end of every job is told by a POST: [ \"https://hooks.example.org/stoker\" ]. What is sent, and "
+      "URLs to which the end of every job is told by a POST: [ \"https://hooks.example.org/stoker\" ]. What is sent, "
+      "and "
       "how\noften, is in docs/webhooks.md. A job may name one more for itself." },
     { "webhook-secret-file", PATH, FIELD(webhook_secret_file), "", 0, 0,
       "A file whose first line is the secret with which deliveries are signed, unless their job has named one. Empty: "

@@ -58,8 +58,8 @@ struct stk_config {
     int64_t max_stored_jobs;                  /* this and the next two 0: no limit */
     int64_t max_stored_results_bytes, max_stored_logs_bytes;
     int64_t disk_reserve_bytes;
-    json_t *webhooks;         /* array of texts: URLs to which the end of every job is told */
-    json_t *webhook_allow;    /* array of texts: where webhooks of jobs may lead */
+    json_t *webhooks;          /* array of texts: URLs to which the end of every job is told */
+    json_t *webhook_allow;     /* array of texts: where webhooks of jobs may lead */
     char *webhook_secret_file; /* "": deliveries to webhooks without a secret of their own are not signed */
     int64_t webhook_connect_timeout_ms, webhook_timeout_ms;
     int64_t webhook_retry_ms, webhook_retry_max_ms, webhook_give_up_ms;

@@ -33,7 +33,14 @@
 #define STOKER_VERSION "0.1.0"
 #endif
 
-enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2, HTTP_STOP_MS = 2000, WEBHOOKS_STOP_MS = 2000, STORE_QUEUE = 65536, DESCRIPTORS = 65536 };
+enum {
+    EXIT_CANNOT_START = 1,
+    EXIT_USAGE = 2,
+    HTTP_STOP_MS = 2000,
+    WEBHOOKS_STOP_MS = 2000,
+    STORE_QUEUE = 65536,
+    DESCRIPTORS = 65536
+};
 
 struct server {
     struct stk_config config;

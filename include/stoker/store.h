@@ -89,10 +89,10 @@ int stk_store_binary_deleted(struct stk_store *s, const char *name, stk_store_do
 /* How an attempt to deliver went. */
 struct stk_attempt {
     int64_t seq;
-    enum stk_delivery_state state; /* of the delivery now */
-    int64_t due_us;                /* of the next attempt; 0: there is none */
-    int64_t settled_us;            /* 0: it is still due */
-    int status;                    /* 0: no answer */
+    enum stk_delivery_state state;     /* of the delivery now */
+    int64_t due_us;                    /* of the next attempt; 0: there is none */
+    int64_t settled_us;                /* 0: it is still due */
+    int status;                        /* 0: no answer */
     char error[STK_ATTEMPT_ERROR_MAX]; /* "": it went well */
 };
 int stk_store_delivery_tried(struct stk_store *s, const struct stk_attempt *attempt, stk_store_done_fn *done, void *arg,

@@ -43,8 +43,8 @@ struct stk_delivery_row {
     struct stk_text *secret;       /* only for who sends it; NULL: it has none of its own */
     enum stk_webhook_form form;
     enum stk_delivery_state state;
-    int64_t event; /* number of the event that tells of the job's end; 0: it has not ended */
-    int attempts;  /* that are recorded */
+    int64_t event;                        /* number of the event that tells of the job's end; 0: it has not ended */
+    int attempts;                         /* that are recorded */
     int64_t since_us, due_us, settled_us; /* the job's end, the next attempt, the end of the last one; 0: none */
     int status;                           /* HTTP's, of the last attempt; 0: no answer */
     struct stk_text *error;               /* why the last attempt failed; NULL: it did not */

@@ -348,8 +348,8 @@ struct stk_store {
     int64_t written_event;            /* the writer thread's: the newest of the transaction; 0: it has none */
     atomic_int_fast64_t newest_event; /* that is committed; 0: there is none */
 
-    bool has_hooks;   /* the writer thread's: a job may have a webhook of its own */
-    bool written_due; /* the writer thread's: the transaction has made a delivery due */
+    bool has_hooks;           /* the writer thread's: a job may have a webhook of its own */
+    bool written_due;         /* the writer thread's: the transaction has made a delivery due */
     pthread_mutex_t due_lock; /* guards due_fn and due_arg, also while it is called */
     void (*due_fn)(void *arg);
     void *due_arg;

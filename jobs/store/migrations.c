@@ -165,9 +165,9 @@ static const char *const migrations[] = {
     "  id TEXT NOT NULL,"
     "  job INTEGER NOT NULL REFERENCES jobs (seq),"
     "  url TEXT NOT NULL,"
-    "  origin TEXT NOT NULL,"  /* scheme, host and port of url */
-    "  secret TEXT,"           /* until it is settled */
-    "  form INTEGER NOT NULL," /* enum stk_webhook_form */
+    "  origin TEXT NOT NULL,"   /* scheme, host and port of url */
+    "  secret TEXT,"            /* until it is settled */
+    "  form INTEGER NOT NULL,"  /* enum stk_webhook_form */
     "  state INTEGER NOT NULL," /* enum stk_delivery_state */
     "  event INTEGER,"
     "  since_us INTEGER,"

@@ -42,7 +42,7 @@ _Static_assert(STK_CONTEXT_CREATING == 0 && STK_CONTEXT_STOPPING == 2 && STK_CON
 #define DELIVERY_COLUMNS                                                                                 \
     "d.seq, d.id, j.id, d.url, d.origin, d.form, d.state, d.event, d.since_us, d.due_us, d.settled_us, " \
     "d.attempts, d.status, d.error"
-#define DELIVERY_LIST(index, is)                                                                              \
+#define DELIVERY_LIST(index, is)                                                                                  \
     "SELECT " DELIVERY_COLUMNS ", NULL FROM deliveries d " index " JOIN jobs j ON j.seq = d.job WHERE d.seq < ?1" \
     " AND d.state BETWEEN ?3 AND ?4" is " ORDER BY d.seq DESC LIMIT ?2"
 

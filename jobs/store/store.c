@@ -84,8 +84,8 @@ struct stk_store *stk_store_open(const struct stk_store_options *options, struct
     }
     if (stk_files_open(s, err) < 0 || open_database(s, err) < 0)
         goto failed;
-    if (stk_events_begin(s, err) < 0 || stk_deliveries_begin(s, err) < 0 || stk_files_sweep(s, err) < 0 || stk_files_trash_start(s, err) < 0 ||
-        stk_writer_start(s, err) < 0)
+    if (stk_events_begin(s, err) < 0 || stk_deliveries_begin(s, err) < 0 || stk_files_sweep(s, err) < 0 ||
+        stk_files_trash_start(s, err) < 0 || stk_writer_start(s, err) < 0)
         goto failed;
     return s;
 failed:

@@ -116,25 +116,34 @@ static bool in_range(const struct in6_addr *a, const struct range *r)
     unsigned whole = r->bits / 8, rest = r->bits % 8;
     uint8_t mask = (uint8_t)(0xff00 >> rest);
 
-    return memcmp(a, &r->base, whole) == 0 &&
-           (rest == 0 || ((a->s6_addr[whole] ^ r->base.s6_addr[whole]) & mask) == 0);
+    return memcmp(a, &r->base, whole) == 0 && (rest == 0 || ((a->s6_addr[whole] ^ r->base.s6_addr[whole]) & mask) == 0);
 }
 
 /* What is not reached from everywhere: the registries of special addresses (IANA), as far as they matter here. */
 static const struct {
     const char *kind, *range;
 } special[] = {
-    { "loopback", "127.0.0.0/8" },    { "loopback", "::1" },
+    { "loopback", "127.0.0.0/8" },
+    { "loopback", "::1" },
     { "link-local", "169.254.0.0/16" }, /* of them the metadata of clouds */
-    { "link-local", "fe80::/10" },    { "private", "10.0.0.0/8" },
-    { "private", "172.16.0.0/12" },   { "private", "192.168.0.0/16" },
-    { "private", "100.64.0.0/10" },   { "private", "fc00::/7" },
-    { "private", "fec0::/10" },       { "none", "0.0.0.0/8" },
-    { "none", "192.0.0.0/24" },       { "none", "192.0.2.0/24" },
-    { "none", "198.18.0.0/15" },      { "none", "198.51.100.0/24" },
-    { "none", "203.0.113.0/24" },     { "none", "224.0.0.0/3" }, /* multicast, reserved, broadcast */
-    { "none", "::" },                 { "none", "ff00::/8" },
-    { "none", "100::/64" },           { "none", "2001:db8::/32" },
+    { "link-local", "fe80::/10" },
+    { "private", "10.0.0.0/8" },
+    { "private", "172.16.0.0/12" },
+    { "private", "192.168.0.0/16" },
+    { "private", "100.64.0.0/10" },
+    { "private", "fc00::/7" },
+    { "private", "fec0::/10" },
+    { "none", "0.0.0.0/8" },
+    { "none", "192.0.0.0/24" },
+    { "none", "192.0.2.0/24" },
+    { "none", "198.18.0.0/15" },
+    { "none", "198.51.100.0/24" },
+    { "none", "203.0.113.0/24" },
+    { "none", "224.0.0.0/3" }, /* multicast, reserved, broadcast */
+    { "none", "::" },
+    { "none", "ff00::/8" },
+    { "none", "100::/64" },
+    { "none", "2001:db8::/32" },
     { "none", "64:ff9b:1::/48" },
 };
 

@@ -15,8 +15,8 @@
 #endif
 
 enum {
-    ANSWER_MAX = 4096,         /* bytes of an answer's body that are read, to use the connection again */
-    ANSWER_HEAD_MAX = 65536,   /* of its headers */
+    ANSWER_MAX = 4096,       /* bytes of an answer's body that are read, to use the connection again */
+    ANSWER_HEAD_MAX = 65536, /* of its headers */
     CONNECTIONS_KEPT = 32,
     PAUSE_MAX_S = 24 * 60 * 60,
 };
@@ -151,10 +151,10 @@ struct transfer {
     struct curl_slist *headers;
     struct stk_webhook_body *body;
     void *user;
-    bool free_host;          /* any address will do */
-    bool refused, tried;     /* an address was refused, was tried */
-    uint64_t at;             /* of the body: what has been sent */
-    size_t head, answer;     /* bytes that came */
+    bool free_host;      /* any address will do */
+    bool refused, tried; /* an address was refused, was tried */
+    uint64_t at;         /* of the body: what has been sent */
+    size_t head, answer; /* bytes that came */
     char error[CURL_ERROR_SIZE];
     LIST_ENTRY(transfer) link;
 };

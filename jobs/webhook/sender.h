@@ -11,16 +11,16 @@ struct sender;
 
 /* How one went. */
 struct outcome {
-    int status;        /* 0: there was no answer */
-    bool forbidden;    /* every address of the host is one that the rules do not allow */
-    int64_t pause_s;   /* that the receiver has asked for; 0: none */
-    char error[STK_ATTEMPT_ERROR_MAX];   /* "": it was delivered */
+    int status;                        /* 0: there was no answer */
+    bool forbidden;                    /* every address of the host is one that the rules do not allow */
+    int64_t pause_s;                   /* that the receiver has asked for; 0: none */
+    char error[STK_ATTEMPT_ERROR_MAX]; /* "": it was delivered */
 };
 
 struct post {
-    const char *url;         /* borrowed until it is done */
-    const char *headers[6];  /* borrowed for the call, NULL-ended: "Name: value" */
-    bool anywhere;           /* the rules are not for it */
+    const char *url;               /* borrowed until it is done */
+    const char *headers[6];        /* borrowed for the call, NULL-ended: "Name: value" */
+    bool anywhere;                 /* the rules are not for it */
     struct stk_webhook_body *body; /* borrowed until it is done */
     void *user;
 };

@@ -20,9 +20,9 @@
 enum {
     PER_ORIGIN = 4, /* at once, to one host and port */
     TOTAL = 64,
-    LOOK_GAP_MS = 10,    /* between two looks: jobs may end by thousands a second */
+    LOOK_GAP_MS = 10,     /* between two looks: jobs may end by thousands a second */
     LOOK_AGAIN_MS = 1000, /* after a store that could not be read, or a record that the disk had no room for */
-    GONE = 410,          /* a receiver that says so means it */
+    GONE = 410,           /* a receiver that says so means it */
 };
 
 enum flight_state { SENDING, RECORDING, RECORDED, NOT_RECORDED };
@@ -46,7 +46,7 @@ struct stk_webhooks {
     pthread_t thread;
     LIST_HEAD(, flight) flights;
     int n_flights;
-    int64_t look_ms;  /* monotonic: when to look again */
+    int64_t look_ms; /* monotonic: when to look again */
     int64_t looked_ms;
 
     pthread_mutex_t lock; /* guards due to stop_by_ms, and states of flights */
@@ -211,8 +211,10 @@ static void begin(struct stk_webhooks *w, struct stk_delivery_row *row_take)
     struct outcome failed = { 0 };
     struct stk_err err;
 
-    if (!f)
-        return; /* it stays due */
+    if (!f) { /* out of memory: it stays due */
+        w->look_ms = sooner(w->look_ms, stk_mono_ms() + LOOK_AGAIN_MS);
+        return;
+    }
     f->w = w;
     f->row = *row_take;
     *row_take = (struct stk_delivery_row){ 0 };
@@ -239,7 +241,8 @@ static bool in_flight(const struct stk_webhooks *w, int64_t seq)
 {
     const struct flight *f;
 
-    LIST_FOREACH(f, &w->flights, link) {
+    LIST_FOREACH(f, &w->flights, link)
+    {
         if (f->row.seq == seq)
             return true;
     }

@@ -116,7 +116,11 @@ class Receiver:
             return found()
 
     def _post(self, handler):
-        post = Post(handler.path, handler.headers, handler.rfile.read(int(handler.headers["Content-Length"])))
+        length = int(handler.headers["Content-Length"])
+        post = Post(handler.path, handler.headers, handler.rfile.read(length))
+        if len(post.body) < length:  # who sent it has died
+            handler.close_connection = True
+            return
         with self.lock:
             self.posts.append(post)
             left = self.scripts.get(handler.path)

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import ssl
+import subprocess
 import time
 
 import kit
@@ -347,6 +349,20 @@ def test_no_proxy_is_asked(daemon, hooks):
     server.create("c")
     start(server, hooks.url())
     hooks.wait(1)
+
+
+def test_a_certificate_that_nobody_has_signed(quick, hooks, tmp_path):
+    """https is spoken, and who answers must be who he says."""
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-addext",
+                    "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    hooks.server.socket = context.wrap_socket(hooks.server.socket, server_side=True)
+    server = quick(webhook_give_up="0s")
+    job = start(server, hooks.url().replace("http:", "https:"))
+    assert "certificate" in wait_state(server, job, "GIVEN_UP")["error"]
+    assert hooks.posts == []
 
 
 def test_urls_that_are_refused(quick):

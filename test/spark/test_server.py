@@ -5,16 +5,20 @@ results of the word counts and SQL jobs are those of Spark Job Server's own exam
 """
 import json
 import os
+import sys
 from urllib.parse import quote
 
 import pytest
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "http"))
+from receiver import receiver  # noqa: E402
 from server import COUNTS, STRINGS, WAIT, Background, end, line_of, process, wait_until
 
 PEOPLE = {"input": {"data": [["bob", 20, 1200], ["jon", 21, 1400], ["mary", 20, 1300], ["sue", 21, 1600]]}}
 AVERAGES = [[20, 1250.0], [21, 1500.0]]
 RANKS = [["bob", 20, 1], ["mary", 20, 2], ["jon", 21, 1], ["sue", 21, 2]]
 MAX_LOG = 256 << 10
-STOKER = {"max_log": "%dKiB" % (MAX_LOG // 1024)}
+STOKER = {"max_log": "%dKiB" % (MAX_LOG // 1024), "webhook_allow": ["loopback"]}
 
 pytestmark = pytest.mark.usefixtures("nothing_runs_on")
 
@@ -70,6 +74,32 @@ def test_an_unknown_factory(stoker):
 def test_word_counts(stoker, py):
     assert stoker.value("stoker_jobs.word_count.SessionCount", STRINGS) == COUNTS
     assert stoker.value("stoker_jobs.word_count.DuckCount", {"input": {"strings": ["a", "b", "a"]}}) == COUNTS
+
+
+def test_ends_are_told(stoker, py, files):
+    """A result, an exception and a cancelled Spark job, each to a webhook of its own and by a callback."""
+    with receiver() as hooks:
+        body = {"app": "jobs", "context": "py", "class": "stoker_jobs.word_count.SessionCount",
+                "config": {"input": {"strings": ["a", "a", "b"]}},
+                "webhook": {"url": hooks.url("/counted"), "secret": "s"}}
+        counted = stoker.request("POST", "/v1/jobs", json.dumps(body)).body["id"]
+        post, = hooks.wait(1, "/counted")
+        assert post.signed_with("s") and post.job == counted
+        assert post.json["job"] == stoker.get("/v1/jobs/" + counted) and post.json["job"]["state"] == "FINISHED"
+
+        def called(class_path, config, path):
+            reply = stoker.post_job(class_path, config, callbackUrl=hooks.url(path))
+            assert reply.status == 202, reply
+            return reply.body["jobId"]
+
+        job = called("stoker_jobs.word_count.SessionCount", STRINGS, "/called")
+        assert hooks.wait(1, "/called")[0].json == {"jobId": job, "result": COUNTS}
+        job = called("stoker_jobs.failing.RunRaises", "", "/failed")
+        assert hooks.wait(1, "/failed")[0].json == {"jobId": job, "status": "ERROR", "result": stoker.job(job)["result"]}
+        job = called("stoker_jobs.stuck.Stuck", {"how": "sleep", "beat": files.path("beat")}, "/killed")
+        wait_until(lambda: os.path.exists(files.path("beat")), "the job's start")
+        assert stoker.delete(job).status == 200
+        assert hooks.wait(1, "/killed")[0].json == {"jobId": job, "status": "KILLED", "result": stoker.job(job)["result"]}
 
 
 def test_what_validate_refuses(stoker, py):

@@ -416,6 +416,29 @@ static void wrong_files(void **state)
     stk_config_done(&c);
 }
 
+static void webhook_keys(void **state)
+{
+    struct stk_config c =
+        load("webhooks = ( \"http://127.0.0.1:1/a\", \"https://h/b\" ); webhook-allow = [ \"10.0.0.0/8\" ];");
+
+    (void)state;
+    assert_int_equal(2, json_array_size(c.webhooks));
+    assert_string_equal("https://h/b", json_string_value(json_array_get(c.webhooks, 1)));
+    assert_int_equal(1, json_array_size(c.webhook_allow)); /* in place of the default */
+    assert_string_equal("10.0.0.0/8", json_string_value(json_array_get(c.webhook_allow, 0)));
+    stk_config_done(&c);
+    c = load("webhook-allow = [];");
+    assert_int_equal(0, json_array_size(c.webhook_allow));
+    assert_int_equal(0, json_array_size(c.webhooks));
+    stk_config_done(&c);
+    refused("webhooks = [ \"ftp://h\" ];", "1: webhooks: it must begin with http:// or https://");
+    refused("webhooks = \"http://h\";",
+            "1: webhooks: expected a list of URLs, such as [ \"https://hooks.example.org/stoker\" ]; got \"http://h\"");
+    refused("webhook-allow = [ \"10.0.0.0/64\" ];",
+            "1: webhook-allow: '10.0.0.0/64' is none of public, private, loopback, link-local, any, an address, a "
+            "range such as 10.0.0.0/8, the name of a host, *.example.org");
+}
+
 static void unknown_keys(void **state)
 {
     (void)state;
@@ -565,6 +588,7 @@ int main(void)
         cmocka_unit_test(units),
         cmocka_unit_test(spark_settings_add_to_the_default),
         cmocka_unit_test(wrong_files),
+        cmocka_unit_test(webhook_keys),
         cmocka_unit_test(unknown_keys),
         cmocka_unit_test(wrong_values),
         cmocka_unit_test(wrong_hocon_says_where),

@@ -496,7 +496,8 @@ static void version_5_is_upgraded(void **state)
     assert_int_equal(0, stk_store_job_get(f->store, "22222222-2222-4222-8222-222222222222", &job, NULL));
     move(f, &job, STK_JOB_KILLED);
     stk_job_row_done(&job);
-    assert_int_equal(0, stk_store_delivery_list(f->store, &(struct stk_delivery_filter){ .limit = 9 }, &rows, &n, NULL));
+    assert_int_equal(0,
+                     stk_store_delivery_list(f->store, &(struct stk_delivery_filter){ .limit = 9 }, &rows, &n, NULL));
     assert_int_equal(0, n);
     stk_delivery_rows_free(rows, n);
 }
@@ -609,7 +610,8 @@ static void attempts_are_recorded_until_it_is_settled(void **state)
     record_attempt(f, &(struct stk_attempt){
                           .seq = attempt.seq, .state = STK_DELIVERY_DELIVERED, .settled_us = 99, .status = 200 });
     record_attempt(f, &attempt); /* too late: it is settled */
-    assert_int_equal(0, stk_store_delivery_list(f->store, &(struct stk_delivery_filter){ .limit = 9 }, &rows, &n, NULL));
+    assert_int_equal(0,
+                     stk_store_delivery_list(f->store, &(struct stk_delivery_filter){ .limit = 9 }, &rows, &n, NULL));
     assert_int_equal(1, n);
     assert_int_equal(STK_DELIVERY_DELIVERED, rows[0].state);
     assert_int_equal(2, rows[0].attempts);

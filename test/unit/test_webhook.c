@@ -84,8 +84,9 @@ static void a_file_that_is_shorter_than_it_was_is_not_signed(void **state)
 
 static void secrets(void **state)
 {
-    static const char *const good[] = { "x", "whsec", "whsec_AA==", "whsec_AAA=", KEY },
-                             *const bad[] = { "", "whsec_", "whsec_A", "whsec_====", "whsec_a b=", "whsec_#AAA" };
+    static const char *const good[] = { "x", "whsec", "whsec_AA==", "whsec_AAA=", KEY }, *const bad[] = {
+        "", "whsec_", "whsec_A", "whsec_====", "whsec_a b=", "whsec_#AAA"
+    };
     char long_one[STK_WEBHOOK_SECRET_MAX + 2] = "";
 
     (void)state;
@@ -121,15 +122,33 @@ static void kinds_of_addresses(void **state)
     static const struct {
         const char *address, *kind;
     } of[] = {
-        { "8.8.8.8", "public" },         { "2606:4700::1111", "public" },   { "127.0.0.1", "loopback" },
-        { "127.255.0.1", "loopback" },   { "::1", "loopback" },             { "::ffff:127.0.0.1", "loopback" },
-        { "64:ff9b::7f00:1", "loopback" }, { "2002:7f00:1::", "loopback" }, { "::127.0.0.1", "loopback" },
-        { "10.0.0.1", "private" },       { "172.16.0.1", "private" },       { "172.31.255.255", "private" },
-        { "172.32.0.0", "public" },      { "172.15.255.255", "public" },    { "192.168.1.1", "private" },
-        { "100.64.0.1", "private" },     { "100.128.0.1", "public" },       { "fd00::1", "private" },
-        { "::ffff:10.0.0.1", "private" }, { "169.254.169.254", "link-local" }, { "fe80::1", "link-local" },
-        { "0.0.0.0", "none" },           { "::", "none" },                  { "255.255.255.255", "none" },
-        { "239.1.1.1", "none" },         { "ff02::1", "none" },             { "2001:db8::1", "none" },
+        { "8.8.8.8", "public" },
+        { "2606:4700::1111", "public" },
+        { "127.0.0.1", "loopback" },
+        { "127.255.0.1", "loopback" },
+        { "::1", "loopback" },
+        { "::ffff:127.0.0.1", "loopback" },
+        { "64:ff9b::7f00:1", "loopback" },
+        { "2002:7f00:1::", "loopback" },
+        { "::127.0.0.1", "loopback" },
+        { "10.0.0.1", "private" },
+        { "172.16.0.1", "private" },
+        { "172.31.255.255", "private" },
+        { "172.32.0.0", "public" },
+        { "172.15.255.255", "public" },
+        { "192.168.1.1", "private" },
+        { "100.64.0.1", "private" },
+        { "100.128.0.1", "public" },
+        { "fd00::1", "private" },
+        { "::ffff:10.0.0.1", "private" },
+        { "169.254.169.254", "link-local" },
+        { "fe80::1", "link-local" },
+        { "0.0.0.0", "none" },
+        { "::", "none" },
+        { "255.255.255.255", "none" },
+        { "239.1.1.1", "none" },
+        { "ff02::1", "none" },
+        { "2001:db8::1", "none" },
     };
     static const char *const kinds[] = { "public", "private", "loopback", "link-local" };
 
@@ -170,10 +189,10 @@ static void ranges_and_names(void **state)
 
 static void entries_of_the_list(void **state)
 {
-    static const char *const good[] = { "public", "any", "10.0.0.0/8", "::1", "fd00::/8", "a.example.org", "*.example.org",
-                                        "host" },
-                             *const bad[] = { "", "*", "10.0.0.0/33", "10.0.0", "10.0.0.256", "a b", "http://x", "x:80",
-                                              "*.", ".org", "a..b", "fd00::/129", "a.*.org" };
+    static const char *const good[] = { "public",   "any",           "10.0.0.0/8",    "::1",
+                                        "fd00::/8", "a.example.org", "*.example.org", "host" },
+                             *const bad[] = { "",     "*",  "10.0.0.0/33", "10.0.0", "10.0.0.256", "a b",    "http://x",
+                                              "x:80", "*.", ".org",        "a..b",   "fd00::/129", "a.*.org" };
 
     (void)state;
     for (size_t i = 0; i < STK_LEN(good); i++)
@@ -225,7 +244,8 @@ static void what_is_made_of_a_job_s_webhook(void **state)
 
 static void what_is_shown_of_a_url(void **state)
 {
-    stk_auto_free char *plain = stk_webhook_url_shown("http://h/a"), *cut = stk_webhook_url_shown("http://h/a?token=x#y");
+    stk_auto_free char *plain = stk_webhook_url_shown("http://h/a"),
+                       *cut = stk_webhook_url_shown("http://h/a?token=x#y");
 
     (void)state;
     assert_string_equal("http://h/a", plain);

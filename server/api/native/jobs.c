@@ -337,8 +337,9 @@ static int read_config(struct stk_reply *reply, struct submit *s)
 static int read_submit(const struct native *native, struct stk_request *r, struct stk_reply *reply, struct submit *s)
 {
     static const char *const known[] = { "wait", NULL };
-    static const char *const fields[] = { "app!",     "class!",        "context!",    "config",     "tags",      "webhook",
-                                          "priority", "queue_timeout", "run_timeout", "max_memory", "isolation", NULL };
+    static const char *const fields[] = { "app!",        "class!",     "context!",  "config",
+                                          "tags",        "webhook",    "priority",  "queue_timeout",
+                                          "run_timeout", "max_memory", "isolation", NULL };
     enum { FIRST_TERM = 6 };
     struct stk_err err;
 

@@ -20,8 +20,9 @@ int stk_native_webhook(const struct native *native, struct stk_reply *reply, con
         return 0;
     if (!json_is_object(hook) || json_object_size(hook) != (secret ? 2 : 1) || !json_is_string(url) ||
         (secret && !json_is_string(secret))) {
-        stk_native_wrong(reply, "webhook", "'webhook' must be an object with the text 'url', and the text 'secret' if "
-                                           "what is sent there is to be signed with one of its own");
+        stk_native_wrong(reply, "webhook",
+                         "'webhook' must be an object with the text 'url', and the text 'secret' if "
+                         "what is sent there is to be signed with one of its own");
         return -1;
     }
     *ret = stk_webhook_make(&native->options->webhooks, json_string_value(url), json_string_value(secret),
@@ -38,9 +39,9 @@ int stk_api_native_webhook(struct stk_core *core, const struct stk_delivery_row 
                            const struct stk_job_row *job, int64_t max_result, struct stk_webhook_body *ret,
                            struct stk_err *err)
 {
-    json_auto_t *body = json_pack("{s:s, s:o, s:s, s:I, s:o}", "type", "job.ended", "timestamp",
-                                  stk_native_time(delivery->since_us), "delivery", delivery->id, "event",
-                                  (json_int_t)delivery->event, "job", stk_native_job(job));
+    json_auto_t *body =
+        json_pack("{s:s, s:o, s:s, s:I, s:o}", "type", "job.ended", "timestamp", stk_native_time(delivery->since_us),
+                  "delivery", delivery->id, "event", (json_int_t)delivery->event, "job", stk_native_job(job));
     stk_auto_free char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
     (void)core;
