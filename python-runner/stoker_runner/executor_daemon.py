@@ -10,8 +10,9 @@ the other (sets.py). How many uses have ended in it is the place's generation. I
 the files of a set; a task brings the list of its time, so a worker knows when a task comes whether it is of the use that
 it has served before. If it is not, the worker replaces itself by a new Python that serves the same connection. Should a
 task of an ended use come all the same, it fails: files of two uses never meet in one process. What an execve keeps is put
-back before it (Inherited); a worker whose task has changed what cannot be put back ends after that task, which Spark 4
-notices before it gives it another one.
+back before it (Inherited); a worker whose task has changed what cannot be put back ends after that task. Spark 4 notices
+that before it gives it another one, and tells the daemon to stop it; so the daemon, of which it hears by END_OF_WORKER,
+stays until Spark has forgotten the worker.
 
 Lists also name files that nobody needs any more; daemons remove them.
 
@@ -43,6 +44,8 @@ _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
 _PR_SET_PDEATHSIG, _PR_GET_SECCOMP, _PR_SET_TIMERSLACK, _PR_SET_CHILD_SUBREAPER, _PR_GET_NO_NEW_PRIVS = 1, 21, 29, 36, 39
 _libc = ctypes.CDLL(None)
+END_OF_WORKER = signal.SIGURG                       # ignored by who does not know it
+FORGOTTEN_SECONDS = 90.0    # Spark drops idle workers after 60 s, give or take 10
 SERVE = "--serve="                                  # last argument of a worker's new Python: the number of its socket
 
 
@@ -94,7 +97,10 @@ class Lists:
 class Watch:
     def __init__(self):
         self.idle_since = time.monotonic()
-        self.look_at = 0.0
+        self.look_at = self.stays_until = 0.0
+
+    def stay(self, *_):
+        self.stays_until = time.monotonic() + FORGOTTEN_SECONDS
 
     def check(self, ready):
         """After each wait of the daemon. ready: what it has to do now, handed back."""
@@ -102,7 +108,7 @@ class Watch:
         idle = not ready and not _has_children()
         if not idle:
             self.idle_since = now
-        leaves = idle and now - self.idle_since >= IDLE_SECONDS
+        leaves = idle and now >= max(self.idle_since + IDLE_SECONDS, self.stays_until)
         if leaves or now >= self.look_at:
             self.look_at = now + LOOK_SECONDS
             if lists.read():
@@ -231,12 +237,15 @@ class Worker:
     def __call__(self, sock, authenticated):
         if self._generation is None:    # forked for a task that is already here, as its files are
             self._generation = lists.generation()
-            self._inherited = Inherited()
+            signal.signal(END_OF_WORKER, signal.SIG_DFL)
+            self._inherited, self._parent = Inherited(), os.getppid()
             _guard_path()
         elif sock.recv(1, socket.MSG_PEEK) and lists.generation() != self._generation:
             _begin_anew(sock, self._inherited)
         code = self._serve(sock, authenticated)
         if self._inherited.lost():
+            if os.getppid() == self._parent:    # else the daemon has gone
+                os.kill(self._parent, END_OF_WORKER)
             os._exit(0)
         return code
 
@@ -308,6 +317,7 @@ if __name__ == "__main__":
         ARGUMENTS = sys.argv[1:]
         _serve_on(fd)
     watch = Watch()
+    signal.signal(END_OF_WORKER, watch.stay)
     shim = types.ModuleType("select")   # stands for `select` in pyspark.daemon only
     vars(shim).update({key: value for key, value in vars(select).items() if not key.startswith("__")})
     shim.poll, shim.select = Poll, _select

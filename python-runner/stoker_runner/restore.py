@@ -48,7 +48,7 @@ _BINDINGS = (
     ("threading", "_trace_hook"), ("threading", "_profile_hook"), ("warnings", "filters"), ("tempfile", "tempdir"),
     ("asyncio.events", "_event_loop_policy"), ("ssl", "_create_default_https_context"), ("urllib.request", "_opener"),
 )
-_LOOKED_AT = {module for module, _ in _BINDINGS} | NAMES
+_LOOKED_AT = {module for module, _ in _BINDINGS} | NAMES | {"numpy.random"}
 _ABSENT = object()
 _JOBS_OWN = contextvars.ContextVar("stoker", default=False)     # True in what in_own_context() calls
 _RLIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})

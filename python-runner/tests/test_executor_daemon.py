@@ -201,6 +201,19 @@ def test_a_worker_that_cannot_begin_anew_ends_after_its_task(daemon, change):
     assert Connection(daemon).task("a")["kept"] == first["kept"]
 
 
+def test_a_daemon_stays_for_what_spark_has_to_say_of_a_worker_that_ended(daemon):
+    """Else the message would fail the next task."""
+    daemon = daemon(idle="0.3")
+    worker = Connection(daemon)
+    worker.task("nice")
+    assert worker.file.read() == b""
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.process.wait(2)
+    daemon.process.stdin.write(struct.pack(">i", worker.pid))
+    daemon.process.stdin.flush()
+    assert Connection(daemon).task("a")["seen"] == ["a"]
+
+
 def test_what_counts_is_the_newest_list_that_is_complete(daemon):
     daemon = daemon()
     daemon.retire(9, "place-0 1")

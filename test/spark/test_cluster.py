@@ -128,6 +128,18 @@ def test_executor_processes_serve_one_set_after_the_other(stoker, cluster, far):
     assert len(pools) == 2 and max(pools.values()) <= OTHERS + 1, pools
 
 
+def test_a_task_that_changes_its_process_for_good_is_the_last_of_it(stoker, cluster, far):
+    """Spark finds another process for the next task: none fails."""
+    make_version(stoker, "nice", 300)
+    log = stoker.path("contexts", far["id"], "context.log")
+    size = os.path.getsize(log)
+    for _ in range(4):
+        assert value(stoker, "version.Nice", app="nice") == [5, 5]
+    with open(log) as f:
+        f.seek(size)
+        assert "Lost task" not in f.read()
+
+
 def test_a_udf_outlives_the_workers_of_its_set(stoker, cluster, far):
     """Its code stays where the executors are, when that of sets which came later has gone."""
     stoker.upload_jobs("left", "suite", "wheel")
@@ -188,6 +200,11 @@ def where(_):
     return version.N, os.getpid()
 
 
+def nice(_):
+    import os
+    return os.nice(5)
+
+
 class Run:
     function = staticmethod(number)
 
@@ -200,4 +217,8 @@ class Run:
 
 class Where(Run):
     function = staticmethod(where)
+
+
+class Nice(Run):
+    function = staticmethod(nice)
 '''
