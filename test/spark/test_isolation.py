@@ -42,6 +42,8 @@ RESTORED = [
     ("decimals, replaced", "decimal.setcontext(decimal.Context(prec=3))", "decimal.getcontext().prec"),
     ("numpy errors", "numpy.seterr(all='raise')", "numpy.geterr()"),
     ("numpy printing", "numpy.set_printoptions(precision=2)", "numpy.get_printoptions()['precision']"),
+    ("pandas options", "import pandas; pandas.set_option('display.max_rows', 3)",
+     "__import__('pandas').get_option('display.max_rows')"),
     ("warnings", "warnings.simplefilter('error')", "[str(f) for f in warnings.filters]"),
     ("warnings, replaced", "warnings.filters = []", "len(warnings.filters)"),
     ("logging, root", "logging.basicConfig(level=logging.DEBUG, force=True)",
