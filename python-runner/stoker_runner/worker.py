@@ -186,8 +186,8 @@ class Worker:
             return self.failed(error, key, limit)
         except BaseException as e:      # the job's own exception may raise anything when it is looked at
             code, exit_code, raised_by = failure.PHASES[self.phase]
-            described = JobError(code, "%s (cannot be described: %s)" % tuple(map(failure.class_name, (error, e))), exit_code,
-                                 raised_by=raised_by)
+            described = JobError(code, "%s (cannot be described: %s)" % (
+                failure.class_name(_of_job(error)), failure.class_name(e)), exit_code, raised_by=raised_by)
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
 
     def bind(self, run):
@@ -237,8 +237,7 @@ class Worker:
             return {"outcome": "interrupted", "error": failure.describe(error, self.phase)}
         refusal = limits.refused(chain) if limit else None
         if refusal is not None:
-            cause = error.__cause__ if isinstance(error, JobError) and error.__cause__ is not None else error
-            described = limits.out_of_memory(limit, refusal, cause)
+            described = limits.out_of_memory(limit, refusal, _of_job(error))
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         if isinstance(error, KeyboardInterrupt):
             described = JobError("USER_EXCEPTION", "the job raised KeyboardInterrupt", 4, raised_by="run_job")
@@ -525,6 +524,11 @@ class Worker:
         self.spool(key, body)
         self.link.send(body)
         os._exit(0)
+
+
+def _of_job(error):
+    """The exception behind what the runner has made of it."""
+    return error.__cause__ if isinstance(error, JobError) and error.__cause__ is not None else error
 
 
 def _chain(error):
