@@ -295,7 +295,9 @@ def test_a_daemon_that_begins_where_a_job_has_removed_the_folder(tmp_path, place
                                env=env, cwd=tmp_path / "gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         port, = struct.unpack(">i", process.stdout.read(4))
-        socket.create_connection(("127.0.0.1", port), 30).close()
+        with socket.create_connection(("127.0.0.1", port), 30) as sock:
+            pid, = struct.unpack(">i", sock.makefile("rb").read(4))
+        assert pid > 0      # of the worker that it has forked
     finally:
         process.stdin.close()
         process.stdout.close()
