@@ -297,9 +297,9 @@ struct stk_store {
     char *dir;
     int tmp_fd, blobs_fd, unpacked_fd;
 
-    struct stk_db writer; /* the writer thread's */
-    unsigned wal_pages;   /* the writer thread's: pages in the WAL after the last commit */
-    unsigned wal_safe;    /* the writer thread's: of these, copied into the database */
+    struct stk_db writer;              /* the writer thread's */
+    unsigned wal_pages;                /* the writer thread's: pages in the WAL after the last commit */
+    unsigned wal_safe;                 /* the writer thread's: of these, copied into the database */
     struct stk_cmd *kept, **last_kept; /* the writer thread's: refused by a full disk, to be tried again */
     pthread_t writer_thread;
     bool writer_runs;

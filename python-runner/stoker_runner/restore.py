@@ -7,7 +7,7 @@ be told apart (an import that changes something after the job has, one that fail
 something cannot be put back, or not without harm to modules that are loaded. Not undone: atexit handlers (they never run,
 since workers leave by _exit), gc.freeze().
 
-Main thread only. restore() runs after every job, so it asks little: about 13 microseconds when nothing is to be done.
+Main thread only. restore() runs after every job, so it asks little: about 15 microseconds when nothing is to be done.
 """
 import _locale
 import _signal
