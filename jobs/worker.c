@@ -414,6 +414,19 @@ void worker_ack_exit(struct context *ctx, const char *process)
     spool_remove_exit(ctx->core, ctx->row.id, process);
 }
 
+/* Of a job whose end the disk has refused so far: until it is written, how the worker ended is all that a restart would have. */
+static struct job *unrecorded_end(const struct worker *w)
+{
+    struct stk_core *core = w->p.context->core;
+
+    for (struct job *job = w->unrecorded > 0 ? core->jobs : NULL; job; job = job->hh.next) {
+        if (job->context == w->p.context && job->counted && job->sent &&
+            strcmp(job->row.worker.process, w->p.id.process) == 0)
+            return job;
+    }
+    return NULL;
+}
+
 void worker_exited(struct worker *w, json_t *exit)
 {
     struct context *ctx = w->p.context;
@@ -430,9 +443,14 @@ void worker_exited(struct worker *w, json_t *exit)
         settle_orphan(job, exit ? exit : spooled);
     }
     if (!job || job->row.state == STK_JOB_QUEUED) {
+        struct job *end = unrecorded_end(w);
+
         if (job)
             job->ack_exit = false; /* it goes on elsewhere */
-        worker_ack_exit(ctx, w->p.id.process);
+        if (end)
+            end->ack_exit = true;
+        else
+            worker_ack_exit(ctx, w->p.id.process);
     }
     if (w->p.known)
         stk_store_process_ended(ctx->core->store, ctx->row.id, w->p.id.process, NULL);

@@ -438,6 +438,7 @@ int stk_store_process_started(struct stk_store *s, const char *context_id, const
     copy_id(cmd->process.role, role, sizeof cmd->process.role);
     cmd->process.id = *process;
     cmd->run = run_process_started;
+    cmd->keep = true;
     return stk_writer_queue_take(s, cmd, false, err);
 }
 
@@ -461,5 +462,6 @@ int stk_store_process_ended(struct stk_store *s, const char *context_id, const c
     copy_id(cmd->process.context_id, context_id, sizeof cmd->process.context_id);
     copy_id(cmd->process.id.process, process, sizeof cmd->process.id.process);
     cmd->run = run_process_ended;
+    cmd->keep = true;
     return stk_writer_queue_take(s, cmd, false, err);
 }

@@ -260,6 +260,7 @@ struct stk_cmd {
     stk_store_done_fn *done;
     void *arg;
     int64_t at_us; /* when it was queued: the time of its event */
+    bool keep;     /* nobody waits for it, and it is tried again until it is written */
     bool failed;
     struct stk_err err;
     union {
@@ -315,9 +316,10 @@ struct stk_store {
     char *dir;
     int tmp_fd, blobs_fd, unpacked_fd;
 
-    struct stk_db writer; /* the writer thread's */
-    unsigned wal_pages;   /* the writer thread's: pages in the WAL after the last commit */
-    unsigned wal_safe;    /* the writer thread's: of these, copied into the database */
+    struct stk_db writer;              /* the writer thread's */
+    unsigned wal_pages;                /* the writer thread's: pages in the WAL after the last commit */
+    unsigned wal_safe;                 /* the writer thread's: of these, copied into the database */
+    struct stk_cmd *kept, **last_kept; /* the writer thread's: refused by a full disk, to be tried again */
     pthread_t writer_thread;
     bool writer_runs;
 

@@ -100,6 +100,7 @@ static struct batch cut_batch(struct stk_store *s)
 }
 
 static void checkpoint(struct stk_store *s);
+static void retry_kept(struct stk_store *s);
 
 /* Waits for work; n 0: stopping, and nothing is left. */
 static struct batch next_batch(struct stk_store *s)
@@ -108,7 +109,7 @@ static struct batch next_batch(struct stk_store *s)
 
     pthread_mutex_lock(&s->queue_lock);
     while (!s->released && !s->stopping) {
-        if (s->wal_pages == s->wal_safe) {
+        if (s->wal_pages == s->wal_safe && !s->kept) {
             pthread_cond_wait(&s->queue_cond, &s->queue_lock);
             continue;
         }
@@ -116,7 +117,9 @@ static struct batch next_batch(struct stk_store *s)
 
         if (pthread_cond_timedwait(&s->queue_cond, &s->queue_lock, &deadline) != 0 && !s->released && !s->stopping) {
             pthread_mutex_unlock(&s->queue_lock);
-            checkpoint(s);
+            retry_kept(s);
+            if (s->wal_pages != s->wal_safe)
+                checkpoint(s);
             pthread_mutex_lock(&s->queue_lock);
         }
     }
@@ -235,6 +238,12 @@ static void post_answers(struct stk_store *s, struct stk_cmd *cmd)
 
     for (; cmd; cmd = next) {
         next = cmd->next;
+        if (!cmd->done && cmd->failed && cmd->keep) {
+            cmd->next = NULL;
+            *s->last_kept = cmd;
+            s->last_kept = &cmd->next;
+            continue;
+        }
         if (!cmd->done) {
             if (cmd->failed) /* nobody else hears of it */
                 stk_error("store", "write failed", "reason", cmd->err.msg);
@@ -247,6 +256,35 @@ static void post_answers(struct stk_store *s, struct stk_cmd *cmd)
     }
     if (first)
         s->options.post(s->options.post_to, first);
+}
+
+/* What a full disk has refused. Before what comes next, for of one process the newest row counts. */
+static void retry_kept(struct stk_store *s)
+{
+    struct batch b = { .first = s->kept };
+
+    if (!b.first)
+        return;
+    for (struct stk_cmd *cmd = b.first; cmd; cmd = cmd->next)
+        b.n++;
+    s->kept = NULL;
+    s->last_kept = &s->kept;
+    run_batch(s, b);
+    post_answers(s, b.first);
+    if (!s->kept)
+        stk_info("store", "rows of processes are written after all");
+}
+
+static void drop_kept(struct stk_store *s)
+{
+    struct stk_cmd *next;
+
+    for (struct stk_cmd *cmd = s->kept; cmd; cmd = next) {
+        next = cmd->next;
+        stk_error("store", "write failed", "reason", cmd->err.msg);
+        stk_cmd_free(cmd);
+    }
+    s->kept = NULL;
 }
 
 /* ---- checkpoints */
@@ -292,11 +330,14 @@ static void *writer_main(void *arg)
     struct batch b;
 
     while ((b = next_batch(s)).n) {
+        retry_kept(s);
         run_batch(s, b);
         post_answers(s, b.first);
         if (s->wal_pages - s->wal_safe > WAL_PAGES)
             checkpoint(s);
     }
+    retry_kept(s);
+    drop_kept(s);
     return NULL;
 }
 
@@ -304,6 +345,7 @@ int stk_writer_start(struct stk_store *s, struct stk_err *err)
 {
     int rc;
 
+    s->last_kept = &s->kept;
     sqlite3_wal_hook(s->writer.sqlite, on_commit, s);
     rc = pthread_create(&s->writer_thread, NULL, writer_main, s);
     if (rc != 0)

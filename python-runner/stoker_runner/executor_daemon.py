@@ -9,16 +9,21 @@ Its workers forget the binary set before. On executors elsewhere an environment 
 the other (sets.py). How many uses have ended in it is the place's generation. It stands in lists that executors fetch like
 the files of a set; a task brings the list of its time, so a worker knows when a task comes whether it is of the use that
 it has served before. If it is not, the worker replaces itself by a new Python that serves the same connection. Should a
-task of an ended use come all the same, it fails: files of two uses never meet in one process.
+task of an ended use come all the same, it fails: files of two uses never meet in one process. What an execve keeps is put
+back before it (Inherited); a worker whose task has changed what cannot be put back ends after that task. Spark 4 notices
+that before it gives it another one, and tells the daemon to stop it; so the daemon, of which it hears by END_OF_WORKER,
+stays until Spark has forgotten the worker.
 
 Lists also name files that nobody needs any more; daemons remove them.
 
 This file is copied under a name with its digest and runs alone: on executors there is nothing else of Stoker yet.
 """
 import contextlib
+import ctypes
 import gc
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -35,6 +40,12 @@ PLACE = os.environ.get("STOKER_BINARIES") or ""     # "place-<number>" on execut
 LIST = re.compile(r"stoker-retired-(\d+)\.txt")     # in the executor's working directory, written by sets.py
 FILE = re.compile(r"stoker-[0-9a-f]{16}-(.+)\.zip")  # of a use, by its name
 END = "end"
+_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+_LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
+_PR_SET_PDEATHSIG, _PR_GET_SECCOMP, _PR_SET_TIMERSLACK, _PR_SET_CHILD_SUBREAPER, _PR_GET_NO_NEW_PRIVS = 1, 21, 29, 36, 39
+_libc = ctypes.CDLL(None)
+END_OF_WORKER = signal.SIGURG                       # ignored by who does not know it
+FORGOTTEN_SECONDS = 90.0    # Spark drops idle workers after 60 s, give or take 10
 SERVE = "--serve="                                  # last argument of a worker's new Python: the number of its socket
 
 
@@ -86,7 +97,10 @@ class Lists:
 class Watch:
     def __init__(self):
         self.idle_since = time.monotonic()
-        self.look_at = 0.0
+        self.look_at = self.stays_until = 0.0
+
+    def stay(self, *_):
+        self.stays_until = time.monotonic() + FORGOTTEN_SECONDS
 
     def check(self, ready):
         """After each wait of the daemon. ready: what it has to do now, handed back."""
@@ -94,7 +108,7 @@ class Watch:
         idle = not ready and not _has_children()
         if not idle:
             self.idle_since = now
-        leaves = idle and now - self.idle_since >= IDLE_SECONDS
+        leaves = idle and now >= max(self.idle_since + IDLE_SECONDS, self.stays_until)
         if leaves or now >= self.look_at:
             self.look_at = now + LOOK_SECONDS
             if lists.read():
@@ -130,6 +144,89 @@ def _select(readers, writers, errors, timeout=1):
     return (watch.check(found[0]), *found[1:])
 
 
+class Inherited:
+    """What a process has from its parent and keeps over an execve. Made before any code of a job, by the main thread."""
+
+    def __init__(self):
+        self._ignored = {n for n in _SIGNALS if signal.getsignal(n) == signal.SIG_IGN}
+        self._umask = os.umask(0)
+        os.umask(self._umask)
+        with open("/proc/self/oom_score_adj") as f:
+            self._score = f.read()
+        self._values = [(set_, get()) for get, set_ in self._settable()]
+        self._lost = self._for_good()
+        self._streams = [os.dup(fd) for fd in (1, 2)]
+        self._files = [_identity(fd) for fd in self._streams]
+
+    @staticmethod
+    def _settable():
+        """(function that gets, function that sets)"""
+        for limit in _LIMITS:
+            yield lambda n=limit: resource.getrlimit(n), lambda value, n=limit: resource.setrlimit(n, value)
+        yield lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda value: os.setpriority(os.PRIO_PROCESS, 0, value)
+        yield lambda: os.sched_getaffinity(0), lambda value: os.sched_setaffinity(0, value)
+        yield (lambda: (os.sched_getscheduler(0), os.sched_getparam(0)),
+               lambda value: os.sched_setscheduler(0, *value))
+        yield os.getpgrp, lambda value: os.setpgid(0, value)
+
+    @staticmethod
+    def _for_good():
+        """What nobody, or only a privileged process, could put back."""
+        return ([resource.getrlimit(n)[1] for n in _LIMITS], os.getpriority(os.PRIO_PROCESS, 0), os.getsid(0),
+                os.getresuid(), os.getresgid(), os.getgroups(), _identity("/"),
+                _libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), _libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0))
+
+    def lost(self):
+        return self._for_good() != self._lost or [_identity(fd) for fd in self._streams] != self._files
+
+    def put_back(self):
+        """The last thing before the execve: other threads may still run code of a job. Raises OSError and ValueError."""
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        for n in _SIGNALS:
+            signal.signal(n, signal.SIG_IGN)        # what is pending is gone
+            if n not in self._ignored:
+                signal.signal(n, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
+        for option, value in ((_PR_SET_PDEATHSIG, 0), (_PR_SET_CHILD_SUBREAPER, 0), (_PR_SET_TIMERSLACK, 0)):
+            _libc.prctl(option, value, 0, 0, 0)     # those of a process that was just forked
+        _end_children()
+        for set_, value in self._values:
+            set_(value)
+        os.umask(self._umask)
+        with open("/proc/self/oom_score_adj", "w") as f:
+            f.write(self._score)
+        for fd, kept in zip((1, 2), self._streams):
+            os.dup2(kept, fd)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def _identity(file):
+    """Of a descriptor or a path; None: there is none."""
+    try:
+        st = os.stat(file)
+        return st.st_dev, st.st_ino
+    except OSError:
+        return None
+
+
+def _end_children():
+    """What a job has started and left would be children of the new Python."""
+    while True:
+        found = []
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError), open("/proc/self/task/%s/children" % thread) as f:
+                found += map(int, f.read().split())
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
 class Worker:
     """In the place of pyspark.daemon.worker(), which serves one task; called for each task of a worker process."""
 
@@ -140,10 +237,17 @@ class Worker:
     def __call__(self, sock, authenticated):
         if self._generation is None:    # forked for a task that is already here, as its files are
             self._generation = lists.generation()
+            signal.signal(END_OF_WORKER, signal.SIG_DFL)
+            self._inherited, self._parent = Inherited(), os.getppid()
             _guard_path()
         elif sock.recv(1, socket.MSG_PEEK) and lists.generation() != self._generation:
-            _begin_anew(sock)
-        return self._serve(sock, authenticated)
+            _begin_anew(sock, self._inherited)
+        code = self._serve(sock, authenticated)
+        if self._inherited.lost():
+            if os.getppid() == self._parent:    # else the daemon has gone
+                os.kill(self._parent, END_OF_WORKER)
+            os._exit(0)
+        return code
 
 
 def _guard_path():
@@ -159,19 +263,18 @@ def _guard_path():
     util.add_path = add_path_of_one_use
 
 
-def _begin_anew(sock):
+def _begin_anew(sock, inherited):
     """A Python that knows nothing of the sets before goes on with the connection, of which nothing has been read. To end
     instead would fail the task."""
     fd = sock.fileno()
     os.set_inheritable(fd, True)
+    inherited.put_back()
     for other in map(int, os.listdir("/proc/self/fd")):     # not all that there may be: a thousand million in some containers
         if other > 2 and other != fd:
             with contextlib.suppress(OSError):
                 os.close(other)
     with contextlib.suppress(OSError):
         os.chdir(FOLDER)
-    os.umask(UMASK)
-    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
     os.execve(PYTHON, [PYTHON, "-m", MODULE, *ARGUMENTS, SERVE + str(fd)], ENVIRONMENT)
 
 
@@ -202,8 +305,6 @@ def _working_directory():
 # As they are before any code of a job.
 FOLDER, ENVIRONMENT, ARGUMENTS, PYTHON = _working_directory(), dict(os.environ), sys.argv[1:], sys.executable
 MODULE = os.path.splitext(os.path.basename(__file__))[0]
-UMASK = os.umask(0)
-os.umask(UMASK)
 SIGNALS = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 lists = Lists()
@@ -216,6 +317,7 @@ if __name__ == "__main__":
         ARGUMENTS = sys.argv[1:]
         _serve_on(fd)
     watch = Watch()
+    signal.signal(END_OF_WORKER, watch.stay)
     shim = types.ModuleType("select")   # stands for `select` in pyspark.daemon only
     vars(shim).update({key: value for key, value in vars(select).items() if not key.startswith("__")})
     shim.poll, shim.select = Poll, _select

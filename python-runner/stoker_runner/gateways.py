@@ -3,6 +3,7 @@
 Every method may be called from any thread; call each from a fresh one: what a thread's JVM twin has for local
 properties ends with it.
 """
+import contextlib
 import threading
 import time
 import traceback
@@ -44,6 +45,7 @@ class Gateways:
         self._streams = jvm.shared_map(self._jvm, jvm.STREAMS)
         self._sets = Sets(sc, files)
         self._sets_lock = threading.Lock()
+        self._remover = None                                    # the timer of _remove_files(), when there is one
 
     def workers(self):
         with self._lock:
@@ -89,6 +91,23 @@ class Gateways:
                 traceback.print_exc()
         with self._sets_lock:
             self._sets.leave(worker, kept or not cleared)   # what may still run needs its set
+            if self._remover is None:
+                self._plan_removal()
+
+    def _plan_removal(self):
+        """Of files of uses that have ended, for when nobody may fetch them any more. The lock is held."""
+        seconds = self._sets.next_removal()
+        self._remover = None
+        if seconds is not None:
+            self._remover = threading.Timer(seconds, self._remove_files)
+            self._remover.daemon = True
+            self._remover.start()
+
+    def _remove_files(self):
+        with self._sets_lock:
+            with contextlib.suppress(Exception):    # the JVM may be about to end; else it is tried again
+                self._sets.remove_files()
+            self._plan_removal()
 
     def _clear_dead(self, worker, server):
         """What it has in Spark. The JVM may answer late, or not at all for a while. False when something may be left."""

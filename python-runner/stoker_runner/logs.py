@@ -1,7 +1,7 @@
 """The pair of files that a worker's standard output and error go to (PROTOCOL.md section 6).
 
 The pair is made once and handed to a job only when it has written something: two new files per job would cost more than
-a small job does. All methods belong to the main thread, except sizes(), silence(), rename() and tail().
+a small job does. All methods belong to the main thread, except sizes(), silence(), give() and tail().
 """
 import contextlib
 import io
@@ -24,6 +24,7 @@ class LogPair:
         self._kept = [proc.keep_fd(null), -1, -1]
         os.close(null)
         self._identity = [None, None, None]
+        self._given = None, [0, 0]      # the last attempt that has got a pair, and the sizes
         self._streams = [sys.stdin, sys.stdout, sys.stderr]
 
     def start(self):
@@ -103,18 +104,21 @@ class LogPair:
         for number in (1, 2):
             os.dup2(self._kept[0], number)
 
-    def rename(self, job, attempt):
-        """Gives the pair to a job. The files keep their descriptors."""
-        for name in NAMES:
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(self._path(name), os.path.join(self._folder, "%s.%d.%s" % (job, attempt, name)))
+    def give(self, job, attempt):
+        """The pair becomes the job's, with its descriptors; once for each attempt. The sizes in bytes."""
+        if self._given[0] != (job, attempt):
+            self._given = (job, attempt), self.sizes()
+            for name in NAMES:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(self._path(name), os.path.join(self._folder, "%s.%d.%s" % (job, attempt, name)))
+        return self._given[1]
 
     def settle(self, job, attempt):
         """After restore(): gives the pair to the job if it has written, and opens another. The sizes in bytes."""
-        sizes = self.sizes()
-        if any(sizes):
-            self.rename(job, attempt)
-            self._open()
+        if not any(self.sizes()):
+            return [0, 0]
+        sizes = self.give(job, attempt)
+        self._open()
         return sizes
 
 

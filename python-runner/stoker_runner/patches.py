@@ -73,14 +73,18 @@ class Patches:
         self._watched = []
 
     def note(self):
-        watched = [_Watched(name, vars(sys.modules[name]), None if name == "builtins" else ()) for name in _MODULES
-                   if name in sys.modules]
-        for module, name in _CLASSES:
-            cls = getattr(sys.modules.get(module), name, None)
-            if cls is not None:
-                watched.append(_Watched("%s.%s" % (cls.__module__, name), _dict_of(cls), cls.__mro__[1:]))
-        self._watched = watched
+        """Begins anew, with nothing watched but which modules there are."""
+        self._watched = []
         self._note_modules()
+
+    def watch(self, new):
+        """Those of the modules, by name, that are loaded, as they are now."""
+        self._watched += [_Watched(name, vars(sys.modules[name]), None if name == "builtins" else ()) for name in _MODULES
+                          if name in new and name in sys.modules]
+        for module, name in _CLASSES:
+            cls = getattr(sys.modules.get(module), name, None) if module in new else None
+            if cls is not None:
+                self._watched.append(_Watched("%s.%s" % (cls.__module__, name), _dict_of(cls), cls.__mro__[1:]))
 
     def _note_modules(self):
         self._modules = dict(sys.modules)

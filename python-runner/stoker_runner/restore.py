@@ -7,7 +7,7 @@ be told apart (an import that changes something after the job has, one that fail
 something cannot be put back, or not without harm to modules that are loaded. Not undone: atexit handlers (they never run,
 since workers leave by _exit), gc.freeze().
 
-Main thread only. restore() runs after every job, so it asks little: about 13 microseconds when nothing is to be done.
+Main thread only. restore() runs after every job, so it asks little: about 15 microseconds when nothing is to be done.
 """
 import _locale
 import _signal
@@ -48,7 +48,8 @@ _BINDINGS = (
     ("threading", "_trace_hook"), ("threading", "_profile_hook"), ("warnings", "filters"), ("tempfile", "tempdir"),
     ("asyncio.events", "_event_loop_policy"), ("ssl", "_create_default_https_context"), ("urllib.request", "_opener"),
 )
-_LOOKED_AT = {module for module, _ in _BINDINGS} | NAMES
+_PANDAS_OPTIONS = "pandas._config.config"
+_LOOKED_AT = {module for module, _ in _BINDINGS} | NAMES | {_PANDAS_OPTIONS, "numpy.random"}
 _ABSENT = object()
 _JOBS_OWN = contextvars.ContextVar("stoker", default=False)     # True in what in_own_context() calls
 _RLIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
@@ -83,6 +84,23 @@ def _values():
                functools.partial(resource.setrlimit, limit))
 
 
+def _pandas_options():
+    """The same for these. They are read where pandas has them, but set by its function, since some are followed by others."""
+    config = sys.modules[_PANDAS_OPTIONS]
+    places = []
+    for key in config._registered_options:
+        *groups, name = key.split(".")
+        places.append((key, functools.reduce(operator.getitem, groups, config._global_config), name))
+
+    def set_all(values):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")     # some are deprecated
+            for (key, group, name), value in zip(places, values):
+                if group[name] != value:
+                    config.set_option(key, value)
+    return "pandas options", lambda: [group[name] for _, group, name in places], set_all
+
+
 class ProcessState:
     """The state as it was at the last note()."""
 
@@ -95,6 +113,7 @@ class ProcessState:
         self._umask = os.umask(0)
         os.umask(self._umask)
         self._values = list(_values())
+        self._lock = threading.Lock()       # of _watch_new()
         self._seeds, self._limits = Seeds(), Limits()
         self._loggers = Loggers()
         self._bare_threads = BareThreads()
@@ -107,29 +126,53 @@ class ProcessState:
 
     def note(self):
         """Takes everything as it is now for what it shall be."""
-        values = [(name, get, set_, get()) for name, get, set_ in self._values]
-        bindings = [(vars(sys.modules[module]), name, vars(sys.modules[module]).get(name, _ABSENT))
-                    for module, name in _BINDINGS if module in sys.modules]
         default = multiprocessing.context._default_context
-        bindings.append((vars(default), "_actual_context", default._actual_context))
+        self._bindings = [(vars(default), "_actual_context", default._actual_context)]
+        self._noted = [(name, get, set_, get()) for name, get, set_ in self._values]
+        self._patches.note()
+        self._looked_at = set()     # modules of which anything is noted
+        self._watch_new()
         lists = [(each, list(each)) for each in (sys.path, sys.argv, sys.meta_path, sys.path_hooks, warnings.filters)]
         # _signal: the functions of signal turn every number into an enum, which would be half the cost of restore().
         self._signals = [(n, _signal.getsignal(n)) for n in range(1, 32) if n not in (signal.SIGKILL, signal.SIGSTOP)]
         self._loggers.note()
-        self._patches.note()
-        self._noted, self._bindings, self._lists = values, bindings, lists
+        self._lists = lists
         self._environ = dict(os.environ._data)  # encoded: decoding it all after every job would cost most of restore()
         self._note_block()
-        self._as_noted, self._n_looked_at = self._now(), _n_looked_at()
+        self._rest = self._rest_now()
+
+    def _watch_new(self):
+        """Takes what modules keep that were not loaded before for what it shall be. Any thread."""
+        with self._lock:
+            new = {name for name in _LOOKED_AT if name in sys.modules} - self._looked_at
+            for module, name in _BINDINGS:
+                if module in new:
+                    names = vars(sys.modules[module])
+                    self._bindings.append((names, name, names.get(name, _ABSENT)))
+            if _PANDAS_OPTIONS in new:
+                name, get, set_ = _pandas_options()
+                self._noted.append((name, get, set_, get()))
+            self._seeds.watch()
+            self._patches.watch(new)
+            self._looked_at |= new
 
     # -- imports
 
     def _now(self):
-        """All that note() notes, to be compared by _same()."""
-        objects = [names.get(name, _ABSENT) for names, name, _ in self._bindings]
-        objects += [_signal.getsignal(n) for n, _ in self._signals]
-        values = [get() for _, get, _ in self._values], [list(each) for each, _ in self._lists]
-        return objects, (values, dict(os.environ), _block_entries(), self._loggers.configured(), self._patches.found())
+        """All that is noted, as it is now, to be compared by _same()."""
+        objects = [_signal.getsignal(n) for n, _ in self._signals]
+        objects += [names.get(name, _ABSENT) for names, name, _ in self._bindings]
+        values = [get() for _, get, _, _ in self._noted], [list(each) for each, _ in self._lists]
+        return objects, (*values, *self._rest_now())
+
+    def _as_noted(self):
+        """What _now() would return if nothing had changed."""
+        objects = [handler for _, handler in self._signals] + [value for _, _, value in self._bindings]
+        values = [value for _, _, _, value in self._noted], [wanted for _, wanted in self._lists]
+        return objects, (*values, *self._rest)
+
+    def _rest_now(self):
+        return dict(os.environ), _block_entries(), self._loggers.configured(), self._patches.found()
 
     def _before_import(self):
         """None when the state cannot be told, whatever a job has made of it."""
@@ -154,11 +197,11 @@ class ProcessState:
         if not _same(_context(), context):
             return "changed context variables, which end with the job"
         changed = not _same(self._now(), state)
-        if not changed and _n_looked_at() == self._n_looked_at:
-            return None         # nearly always; note() takes much longer
-        if loaded and self._alone() and _same(state, self._as_noted):
+        if changed and loaded and self._alone() and _same(state, self._as_noted()):
             self.note()
             return None
+        if _n_looked_at() != len(self._looked_at):
+            self._watch_new()
         return "changed the process, and so may its job have" if changed else None
 
     def _alone(self):
@@ -434,12 +477,18 @@ class Seeds:
 
     def __init__(self):
         self._seeded = False
-        self._generators = [random] + [m for m in [sys.modules.get("numpy.random")] if m]
-        self._seeds = [module.seed for module in self._generators]
-        for module in self._generators:
-            for name in ("seed", "setstate" if module is random else "set_state"):
-                setattr(module, name, self._noting(getattr(module, name)))
+        self._seeds = {}        # name of a module -> its seed()
+        self.watch()
         self._reseed()
+
+    def watch(self):
+        """Those that are loaded; a new one has seeded itself."""
+        for name, setter in (("random", "setstate"), ("numpy.random", "set_state")):
+            module = sys.modules.get(name)
+            if module and name not in self._seeds:
+                self._seeds[name] = module.seed
+                for each in ("seed", setter):
+                    setattr(module, each, self._noting(getattr(module, each)))
 
     def _noting(self, function):
         @functools.wraps(function)
@@ -449,7 +498,7 @@ class Seeds:
         return seed
 
     def _reseed(self):
-        for seed in self._seeds:
+        for seed in self._seeds.values():
             seed()
 
     def restore(self):

@@ -29,6 +29,7 @@ LIST = "stoker-retired-%d.txt"  # to executors elsewhere, see executor_daemon.py
 LIST_END = "end"
 LIST_LENGTH = 2000              # names of files; an executor that runs no task meanwhile keeps those that are older
 SETTLE_SECONDS = 60.0           # a Spark job is submitted, and known to the status tracker, in less
+LOOK_SECONDS = 1.0              # between two looks whether Spark jobs have ended
 MONITOR = "Idle Worker Monitor"
 
 
@@ -93,7 +94,6 @@ class Sets:
                 if self._places_return:
                     began, place = _parts(use)
                     self._places.remove(place, began)
-        self._remove_files()
 
     def _leave(self, binary_set, worker, kept):
         while True:
@@ -180,7 +180,7 @@ class Sets:
             listed.remove(key)
         self._removals.append(_Removal(files))
 
-    def _remove_files(self):
+    def remove_files(self):
         """A Spark job fetches all that was listed when it was submitted, with its last task too: the files stay until
         every job of that time has ended."""
         now = time.monotonic()
@@ -197,6 +197,12 @@ class Sets:
                 for name in removal.files:
                     _unlink(os.path.join(self._folder, name))
                     _unlink(os.path.join(copies, name))
+
+    def next_removal(self):
+        """Seconds until remove_files() may have something to do. None: not before another use ends."""
+        if not self._removals:
+            return None
+        return max(self._removals[0].since + self._settle_seconds - time.monotonic(), LOOK_SECONDS)
 
 
 class _Removal:

@@ -15,6 +15,7 @@ import builtins
 import dis
 import errno
 import re
+import socket
 from typing import NamedTuple, Optional
 
 NEVER, MAY_HELP, WITH_MORE_MEMORY = 'never', 'may-help', 'with-more-memory'
@@ -149,6 +150,9 @@ _STATEMENT = ('42', '0A')
 _TRACEBACK = 'Traceback (most recent call last):\n'
 _FRAME = re.compile(r'^ +File "(.+)", line \d+, in .+\n +(.+)', re.MULTILINE)
 _LIBRARY = re.compile(r'/(site|dist)-packages/|/pyspark(\.zip)?/|/lib/python3[^/]*/')
+_NETWORK = 'socket', 'ssl', 'http.client'
+_NETWORK_FILE = re.compile(r'/(socket|ssl|http/client)\.py$')
+_LOOKED_AT = 100        # values of a function, and of each object among them
 _LAST_LINE = re.compile(r'^([A-Za-z_][\w.]*)(?:: (.*))?$', re.DOTALL)
 _OS_ERROR = re.compile(r'^\[Errno (-?\d+)\] ')
 _CONDITION = re.compile(r'^\[([A-Z][A-Z0-9_.]+)\] ')
@@ -165,11 +169,13 @@ class _Java(NamedTuple):
 
 
 class _Python(NamedTuple):
-    """An exception of Python, of this process or as a task has told of it. kinds: names of its classes."""
+    """An exception of Python, of this process or as a task has told of it. kinds: names of its classes. by_socket: whether
+    it is one of a connection, where the class does not tell."""
     kinds: tuple
     text: str
     errno: Optional[int]
     condition: Optional[str]
+    by_socket: bool
 
 
 def judge(chain, is_own):
@@ -244,7 +250,25 @@ def _by_class(exc, text, is_own):
         return _verdict('CONTEXT_LOST')     # it is the JVM that does not answer
     kinds = tuple(_full_name(kind) for kind in type(exc).__mro__)
     number = exc.errno if isinstance(exc, OSError) else None
-    return _of_python(_Python(kinds, text, number, getattr(exc, '_errorClass', None)))
+    by_socket = isinstance(exc, BrokenPipeError) and last is not None and _has_socket(last.tb_frame)
+    return _of_python(_Python(kinds, text, number, getattr(exc, '_errorClass', None), by_socket))
+
+
+def _has_socket(frame):
+    """Whether the function that failed could write to a socket: it is a method of one, or has one at hand. It is told from the
+    pipe to a process that the job has started by nothing else."""
+    if frame.f_globals.get('__name__') in _NETWORK:
+        return True
+    for value in list(frame.f_locals.values())[:_LOOKED_AT]:
+        if isinstance(value, socket.socket):
+            return True
+        try:
+            names = object.__getattribute__(value, '__dict__')
+            if any(isinstance(each, socket.socket) for each in list(names.values())[:_LOOKED_AT]):
+                return True
+        except Exception:       # no attributes, or of a kind of their own
+            continue
+    return False
 
 
 def _full_name(kind):
@@ -254,6 +278,8 @@ def _full_name(kind):
 def _of_python(facts):
     if 'ssl.SSLCertVerificationError' in facts.kinds:
         return Verdict('CONNECTION_FAILED', NEVER)
+    if 'BrokenPipeError' in facts.kinds and not facts.by_socket:
+        return Verdict(None, NEVER)
     code = _PYTHON_CONDITIONS.get(facts.condition)
     code = code or next((_PYTHON[kind] for kind in facts.kinds if kind in _PYTHON), None)
     code = code or (_ERRNO.get(facts.errno) if 'OSError' in facts.kinds else None)
@@ -281,7 +307,8 @@ def _told_by_task(text):
     kind = getattr(builtins, name, None)
     kinds = tuple(map(_full_name, kind.__mro__)) if isinstance(kind, type) else (name,)
     number, condition = _OS_ERROR.match(message), _CONDITION.match(message)
-    return _Python(kinds, message, int(number.group(1)) if number else None, condition.group(1) if condition else None)
+    return _Python(kinds, message, int(number.group(1)) if number else None, condition.group(1) if condition else None,
+                   bool(frames and _NETWORK_FILE.search(frames[-1][0])))
 
 
 def _by_text(table, name, text):

@@ -157,6 +157,8 @@ class Worker:
         except Exception as e:
             traceback.print_exc()
             reason = "it could not be put back as it was: %s" % e
+            self.unsafe = self.interrupts.raised == key
+            self.give_log(key, body)
         self.finish(key, body, reason)
 
     def attempt(self, run, key):
@@ -178,7 +180,15 @@ class Worker:
             self.interrupts.disarm()
             error = error or e
         limit = self.limit.end()
-        return fields if fields is not None else self.failed(error, key, limit)
+        if fields is not None:
+            return fields
+        try:
+            return self.failed(error, key, limit)
+        except BaseException as e:      # the job's own exception may raise anything when it is looked at
+            code, exit_code, raised_by = failure.PHASES[self.phase]
+            described = JobError(code, "%s (cannot be described: %s)" % (
+                failure.class_name(_of_job(error)), failure.class_name(e)), exit_code, raised_by=raised_by)
+            return {"outcome": "error", "error": failure.describe(described, self.phase)}
 
     def bind(self, run):
         """A worker sees one binary set in its life: two versions of a module never meet in it."""
@@ -227,8 +237,7 @@ class Worker:
             return {"outcome": "interrupted", "error": failure.describe(error, self.phase)}
         refusal = limits.refused(chain) if limit else None
         if refusal is not None:
-            cause = error.__cause__ if isinstance(error, JobError) and error.__cause__ is not None else error
-            described = limits.out_of_memory(limit, refusal, cause)
+            described = limits.out_of_memory(limit, refusal, _of_job(error))
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         if isinstance(error, KeyboardInterrupt):
             described = JobError("USER_EXCEPTION", "the job raised KeyboardInterrupt", 4, raised_by="run_job")
@@ -255,8 +264,7 @@ class Worker:
     def settle(self, key, body):
         """Puts everything back as it was before the job. None, or why this worker cannot take another."""
         restored = self.logs.restore()
-        if "error" in body and self.logs.sizes()[1]:
-            body["error"]["stderr_tail"] = self.logs.tail("stderr")
+        self.quote_log(body)
         reason = self.attachment.reset()
         changed = self.process_state.restore()
         reason = reason or changed
@@ -265,8 +273,7 @@ class Worker:
         if restored:
             body["stdout_bytes"], body["stderr_bytes"] = self.logs.settle(*key)
         else:
-            body["stdout_bytes"], body["stderr_bytes"] = self.logs.sizes()
-            self.logs.rename(*key)
+            self.give_log(key, body)
             reason = "its job closed the descriptors of its log"
         if not self.takeover.intact():
             reason = reason or CLOSED
@@ -279,6 +286,15 @@ class Worker:
             self.unsafe = bool(threads or left)
         self.jobs_run += 1
         return reason or self.worn_out()
+
+    def quote_log(self, body):
+        if "error" in body and self.logs.sizes()[1]:
+            body["error"].setdefault("stderr_tail", self.logs.tail("stderr"))
+
+    def give_log(self, key, body):
+        """To a job whose worker prints no more."""
+        self.quote_log(body)
+        body["stdout_bytes"], body["stderr_bytes"] = self.logs.give(*key)
 
     def worn_out(self):
         limit = self.spec["max_jobs_per_worker"]
@@ -503,12 +519,16 @@ class Worker:
             if self._attempts.pop(key, None) is None:
                 return
         self.logs.silence()
-        out, err = self.logs.sizes()
-        self.logs.rename(*key)
+        out, err = self.logs.give(*key)
         body = dict(body, stdout_bytes=out, stderr_bytes=err, retire=reason)
         self.spool(key, body)
         self.link.send(body)
         os._exit(0)
+
+
+def _of_job(error):
+    """The exception behind what the runner has made of it."""
+    return error.__cause__ if isinstance(error, JobError) and error.__cause__ is not None else error
 
 
 def _chain(error):

@@ -14,14 +14,83 @@ import pytest
 RUNNER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "stoker_runner")
 SECRET = b"secret"
 SERVES = '''
+import ctypes
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
+import time
 
 import pyspark.worker_util
 
 seen = []
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option):
+    value = ctypes.c_int(0)
+    return libc.prctl(option, ctypes.byref(value), 0, 0, 0), value.value
+
+
+def kept():
+    """What a process has from its parent, or from its own past over an execve."""
+    signals = signal.valid_signals() - {signal.SIGHUP, signal.SIGCHLD}  # pyspark's own business
+    with open("/proc/self/oom_score_adj") as f:
+        score = int(f.read())
+    try:
+        os.waitpid(-1, os.WNOHANG)
+        children = True
+    except ChildProcessError:
+        children = False
+    umask = os.umask(0)
+    os.umask(umask)
+    return {"timers": [signal.getitimer(n) for n in range(3)], "umask": umask, "nice": os.getpriority(os.PRIO_PROCESS, 0),
+            "ignored": sorted(n for n in signals if signal.getsignal(n) == signal.SIG_IGN), "children": children,
+            "pending": sorted(signal.sigpending()), "limits": [resource.getrlimit(n) for n in range(16)],
+            "processors": sorted(os.sched_getaffinity(0)), "policy": os.sched_getscheduler(0),
+            "group": os.getpgrp() == os.getpgid(os.getppid()), "session": os.getsid(0) == os.getsid(os.getppid()),
+            "score": score, "streams": [os.readlink("/proc/self/fd/%d" % n) for n in range(3)],
+            "deathsig": prctl(2), "subreaper": prctl(37), "slack": libc.prctl(30, 0, 0, 0, 0),
+            "no_new_privileges": libc.prctl(39, 0, 0, 0, 0), "ids": [os.getresuid(), os.getresgid(), os.getgroups()]}
+
+
+def spoil():
+    """Changes all that can be put back."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    os.kill(os.getpid(), signal.SIGUSR1)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 1000, 1000)
+    signal.setitimer(signal.ITIMER_PROF, 1000)
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+        resource.setrlimit(limit, (100, resource.getrlimit(limit)[1]))
+    os.umask(0)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    subprocess.Popen(["sleep", "1000"])
+    with open("/proc/self/oom_score_adj", "w") as f:
+        f.write("900")
+    os.dup2(os.open("/dev/zero", os.O_RDONLY), 0)
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    os.close(2)
+    libc.prctl(1, signal.SIGTERM, 0, 0, 0)
+    libc.prctl(36, 1, 0, 0, 0)
+    libc.prctl(29, 1000000, 0, 0, 0)
+    os.setpgid(0, 0)
+
+
+SPOILS = {
+    "nice": lambda: os.nice(5),
+    "hard limit": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    "session": os.setsid,
+    "privileges": lambda: libc.prctl(38, 1, 0, 0, 0),
+    "descriptors": lambda: os.dup2(os.open("/dev/full", os.O_WRONLY), 1) and [
+        os.close(int(n)) for n in os.listdir("/proc/self/fd") if int(n) > 2 and
+        os.path.exists("/proc/self/fd/" + n) and not os.readlink("/proc/self/fd/" + n).startswith("socket:")],
+}
 
 
 def main(infile, outfile):
@@ -33,11 +102,13 @@ def main(infile, outfile):
         pyspark.worker_util.add_path("/files/" + task)
     answer = {"pid": os.getpid(), "seen": seen, "cwd": os.getcwd(), "home": os.environ.get("HOME"),
               "argv": sys.argv[1:], "files": len(os.listdir("/proc/self/fd")),
-              "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))}
+              "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())), "kept": kept()}
+    if task in SPOILS:
+        SPOILS[task]()
     if task.startswith("spoil"):
+        spoil()
         os.chdir("/")
         os.environ["HOME"] = "elsewhere"
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         for _ in range(20):
             os.set_inheritable(os.open("/", os.O_RDONLY), True)
     outfile.write(json.dumps(answer).encode() + b"\\n")
@@ -118,6 +189,29 @@ def test_a_worker_begins_anew_when_its_place_has_another_use(daemon):
     assert worker.task("more")["seen"] == ["spoil-3", "more"]
     other = Connection(daemon)
     assert other.task("b")["seen"] == ["b"]
+
+
+@pytest.mark.parametrize("change", ["nice", "hard limit", "session", "privileges", "descriptors"])
+def test_a_worker_that_cannot_begin_anew_ends_after_its_task(daemon, change):
+    """Spark notices that and asks for another one, be it for the same use or the next."""
+    daemon = daemon()
+    first, worker = Connection(daemon).task("a"), Connection(daemon)
+    worker.task(change)
+    assert worker.file.read() == b""
+    assert Connection(daemon).task("a")["kept"] == first["kept"]
+
+
+def test_a_daemon_stays_for_what_spark_has_to_say_of_a_worker_that_ended(daemon):
+    """Else the message would fail the next task."""
+    daemon = daemon(idle="0.3")
+    worker = Connection(daemon)
+    worker.task("nice")
+    assert worker.file.read() == b""
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.process.wait(2)
+    daemon.process.stdin.write(struct.pack(">i", worker.pid))
+    daemon.process.stdin.flush()
+    assert Connection(daemon).task("a")["seen"] == ["a"]
 
 
 def test_what_counts_is_the_newest_list_that_is_complete(daemon):
@@ -201,7 +295,9 @@ def test_a_daemon_that_begins_where_a_job_has_removed_the_folder(tmp_path, place
                                env=env, cwd=tmp_path / "gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         port, = struct.unpack(">i", process.stdout.read(4))
-        socket.create_connection(("127.0.0.1", port), 30).close()
+        with socket.create_connection(("127.0.0.1", port), 30) as sock:
+            pid, = struct.unpack(">i", sock.makefile("rb").read(4))
+        assert pid > 0      # of the worker that it has forked
     finally:
         process.stdin.close()
         process.stdout.close()

@@ -272,7 +272,7 @@ def test_exception_of_python_on_an_executor(binaries, kind):
     assert error['cause'].endswith(trace)
 
 
-@pytest.mark.parametrize('folder', ['./', '/work/app-1/0/'])
+@pytest.mark.parametrize('folder', ['./', '/executor/app-1/0/'])
 def test_a_file_that_was_shipped_to_an_executor_is_named_as_in_its_binary(folder):
     name = folder + sets.file_name(64 * 'a', 'w-00000001.2')
     trace = f'Traceback (most recent call last):\n  File "{name}/jobs/low.py", line 9, in half\n    1 // n\nValueError: x'

@@ -180,6 +180,7 @@ def test_replaced_names_are_found_with_and_without_the_tags_of_dicts(use_tags, m
     watched = patches.Patches()
     watched._use_tags = use_tags and watched._use_tags
     watched.note()
+    watched.watch(patches.NAMES)
     assert watched.found() is None
     json.new_name = lambda: None
     assert watched.found() is None, "a name that is added harms nobody"

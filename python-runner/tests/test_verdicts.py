@@ -5,10 +5,12 @@ import errno
 import glob
 import http.client
 import json
+import multiprocessing
 import os
 import pickle
 import socket
 import ssl
+import subprocess
 import threading
 import types
 import urllib.error
@@ -191,6 +193,9 @@ def task(text, frame='File "/home/me/jobs.py", line 3, in look\n    do(n)'):
     (task('FileNotFoundError: no customers'), 'SPARK_TASK_FAILED', NEVER),
     (task('MemoryError', 'File "/home/me/jobs.py", line 3, in look\n    raise MemoryError'), 'SPARK_TASK_FAILED', NEVER),
     (task('ConnectionResetError: [Errno 104] Connection reset by peer'), 'CONNECTION_FAILED', MAY_HELP),
+    (task('BrokenPipeError: [Errno 32] Broken pipe'), 'SPARK_TASK_FAILED', NEVER),
+    (task('BrokenPipeError: [Errno 32] Broken pipe', 'File "/usr/lib/python3.11/socket.py", line 3, in write\n    do(n)'),
+     'CONNECTION_FAILED', MAY_HELP),
     (task('ValueError: java.net.ConnectException'), 'SPARK_TASK_FAILED', NEVER),
     (task("_pickle.PicklingError: Can't pickle x"), 'SERIALIZATION_FAILED', NEVER),
     (task("TypeError: cannot pickle 'generator' object"), 'SERIALIZATION_FAILED', NEVER),
@@ -212,6 +217,54 @@ def test_what_an_exception_tells(exc, code, retry):
 ])
 def test_what_really_raised_exceptions_tell(cause, code):
     assert verdict(cause)[0] == code
+
+
+class Client:
+    """As of a library: its method fails, and the socket is an attribute."""
+
+    def __init__(self, sock):
+        self.sock = sock
+
+    def send(self):
+        self.sock.sendall(b'x')
+
+
+def broken(way):
+    """The exception of a write to somebody who has gone."""
+    here, there = socket.socketpair()
+    there.close()
+    with here:
+        if way == 'socket':
+            return caught(lambda sock: sock.sendall(b'x'), here)
+        if way == 'attribute':
+            return caught(Client(here).send)
+        if way == 'file':
+            return caught(here.makefile('wb', buffering=0).write, b'x')
+        connection = http.client.HTTPConnection('localhost')
+        connection.sock = here
+        return caught(connection.request, 'POST', '/', 'x')
+
+
+@pytest.mark.parametrize('way', ['socket', 'attribute', 'file', 'http'])
+def test_a_socket_whose_peer_has_gone_is_a_connection(way):
+    assert verdict(broken(way)) == ('CONNECTION_FAILED', MAY_HELP)
+
+
+@pytest.mark.parametrize('way', ['stdin', 'pipe', 'multiprocessing'])
+def test_a_child_of_the_job_that_does_not_read_is_the_jobs_own_business(way):
+    with subprocess.Popen(['true'], stdin=subprocess.PIPE, bufsize=0) as child:
+        child.wait()
+        if way == 'stdin':
+            exc = caught(lambda: child.stdin.write(b'x'))
+        elif way == 'pipe':
+            exc = caught(os.write, child.stdin.fileno(), b'x')
+        else:
+            reader, writer = multiprocessing.Pipe(duplex=False)
+            reader.close()
+            exc = caught(writer.send, 'x')
+            writer.close()
+    assert isinstance(exc, BrokenPipeError)
+    assert verdict(exc) == ('USER_EXCEPTION', NEVER)
 
 
 # `raise` in the job's own code

@@ -354,11 +354,13 @@ def test_short_body(server, nothing_left):
 
 def test_client_that_vanishes(server, nothing_left):
     """In the middle of an upload, with a reset: nothing is left in tmp/."""
-    data = make_zip({"app.py": os.urandom(200_000)})
+    data, name = make_zip({"app.py": os.urandom(200_000)}), unique()
     with server.connect() as sock:
-        sock.sendall(head("/binaries/" + unique(), "Content-Length: %d" % len(data)) + data[:100_000])
+        sock.sendall(head("/binaries/" + name, "Content-Length: %d" % len(data)) + data[:100_000])
         wait_for(lambda: names(server, "tmp"), "upload on its way")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: not names(server, "tmp"), "end of the upload")
+    assert name not in server.get("/binaries").json
 
 
 def test_slow_upload_that_goes_on(server):

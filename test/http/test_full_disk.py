@@ -105,6 +105,75 @@ def test_crash_on_a_full_disk(daemon, flags):
     assert server.wait_job(job, "FINISHED")["result"] == "kept"
 
 
+def test_worker_that_dies_while_the_end_of_its_job_cannot_be_written(daemon, flags):
+    """How it ended stays with the zygote until the job's row is written, so a crash in between has that to tell."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": "lost"})
+    flags.wait("on")
+    process = server.job_row(job)[2]
+    worker = server.pid("c", process)
+    shim.fail("stoker.db-wal")
+    flags.up("go")
+    server.wait_log("transition not written.*job=" + job)
+    os.kill(worker, signal.SIGKILL)
+    server.wait_log("ended .*process=" + process)
+    server.kill()
+    shim.heal()
+    server.start()
+    error = server.wait_job(job, "ERROR")["result"]
+    assert server.job_row(job)[3]["code"] == "SIGNALLED", error
+    assert server.run("c", app).status == 200
+
+
+def test_worker_that_dies_meanwhile_is_forgotten_when_the_end_of_its_job_is_written(daemon, flags):
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": "kept"})
+    flags.wait("on")
+    process = server.job_row(job)[2]
+    worker = server.pid("c", process)
+    with shim.failing("stoker.db-wal"):
+        flags.up("go")
+        server.wait_log("transition not written.*job=" + job)
+        os.kill(worker, signal.SIGKILL)
+        server.wait_log("ended .*process=" + process)
+    assert server.wait_job(job, "FINISHED")["result"] == "kept"
+    assert server.run("c", app).status == 200
+    after = len(server.log())
+    server.restart()
+    assert server.run("c", app).status == 200
+    assert process not in server.log()[after:], "the zygote still speaks of it"
+
+
+def test_rows_of_processes_are_written_when_there_is_room(daemon, flags):
+    """Of one that has come while the disk was full, and of one that has gone. Nobody waits for them, and nothing else is written."""
+    server = daemon()
+    shim = Shim(server)
+    assert shim.start()
+    app = server.upload("app")
+    server.create("c", **{"max-jobs-per-context": 1})
+    assert server.run("c", app).status == 200
+
+    def workers():
+        return {row[0] for row in server.rows("SELECT process FROM processes WHERE role = 'worker'")}
+    wait_for(lambda: len(workers()) == 2, "the spare worker")
+    before, pids = workers(), set(server.pids())
+    with shim.failing("stoker.db-wal"):
+        for process in before:
+            os.kill(server.pid("c", process), signal.SIGKILL)
+            server.wait_log("ended .*process=" + process)
+        wait_for(lambda: set(server.pids()) - pids, "another worker")
+        assert workers() == before
+    wait_for(lambda: workers() and not workers() & before, "rows of the workers")
+
+
 @pytest.mark.parametrize("call", ["write", "sync"])
 def test_io_error_ends_the_server_and_the_next_one_has_everything(daemon, flags, call):
     """EIO of the database's files: logged, exit status 70; nothing that was answered is lost and nothing runs twice."""

@@ -229,6 +229,7 @@ def test_spool_is_empty_after_a_context_was_lost(server, app, flags):
         lambda: "empty spool, not %s" % os.listdir(server.path("spool")),
         5,
     )
+    assert server.job_row(job)[3]["code"] == "CONTEXT_LOST"
 
 
 def test_keeper_that_died_while_no_server_was_there(server, app, flags):
@@ -479,6 +480,7 @@ def test_reused_pid_is_neither_adopted_nor_killed(server, app, flags, innocent):
     server.wait_job(job, "ERROR")
     wait_for(lambda: server.context_row("c")[1] == "LOST", "end of the context")
     kill_hard(orphans)  # the JVM, which the edited record does not name any more
+    assert innocent.poll() is None
 
 
 def test_record_of_another_boot_is_settled(server, app, flags):

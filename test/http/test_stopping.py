@@ -225,3 +225,29 @@ def test_sigusr2_and_sigterm_at_once(daemon, flags):
     server.start()
     flags.up("go")
     assert server.wait_job(job, "FINISHED")["result"] == "kept"
+
+
+def test_sigusr2_after_sigterm(daemon, flags, jobs):
+    """The server does not wait for what it has begun to stop. The next one goes on with it: a context for which jobs wait is
+    started again, another ends."""
+    server = stopping_server(daemon)
+    app = server.upload("app")
+    for name in "cd":
+        server.create(name, **{"max-jobs-per-context": 1})
+    running, waiting = jobs(server, app, "c")
+    (context, *_), (other, *_), zygote = server.context_row("c"), server.context_row("d"), server.pid("c", "z")
+    with held(server, "c"), held(server, "d"):
+        server.send_signal(signal.SIGTERM)
+        for name in "cd":
+            wait_for(lambda name=name: server.context_row(name)[1] == "STOPPING", "STOPPING of it")
+        server.send_signal(signal.SIGUSR2)
+        assert server.wait() == 0
+        assert zygote in server.pids() and [server.context_row(name)[1] for name in "cd"] == ["STOPPING"] * 2
+        server.start()
+    assert server.wait_job(waiting, "FINISHED")["result"] == "waited"
+    assert server.context_row("c") == (context, "RUNNING", None) and server.pid("c", "z") != zygote
+    wait_for(lambda: server.context_row("d")[1] == "STOPPED", "end of the other")
+    assert server.context_row("d")[0] == other and server.get("/contexts").json == ["c"]
+    state, _, _, error = server.job_row(running)
+    assert (state, error["code"]) == ("ERROR", "SERVER_STOPPED")
+    assert flags.lines("log") == [running + " 1", waiting + " 1"]

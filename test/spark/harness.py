@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import threading
 import time
 import uuid
 
+from measure import ask_jvm
 from server import CLASS_DATA
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -209,7 +211,8 @@ class FakeContext:
                     PYTHONPATH=os.pathsep.join([RUNNER_DIR, *filter(None, [(env or {}).get("PYTHONPATH")])]))
         full.setdefault("STOKER_CLASS_DATA", CLASS_DATA)
         with open(os.path.join(self.folder, "context.log"), "ab") as log:
-            self.zygote = subprocess.Popen([PYTHON, "-m", "stoker_runner.zygote"], cwd=self.folder, env=full,
+            # -X faulthandler: its forks too say where they are when they are ended by SIGABRT, in the context's log.
+            self.zygote = subprocess.Popen([PYTHON, "-X", "faulthandler", "-m", "stoker_runner.zygote"], cwd=self.folder, env=full,
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self.pids = {}
         self._names = iter("w-%08x" % i for i in range(1, 1 << 20))
@@ -286,9 +289,33 @@ class Worker:
         with self.server.changed:
             ok = self.server.changed.wait_for(
                 lambda: self.seen("ready", since=since) or self.seen("hello", since=since, state="ready") or
-                self.seen("failed", since=since), WAIT)
-        if not ok or self.seen("failed", since=since):
-            raise Silent("%s is not ready: %s" % (self.name, self.seen("failed", since=since)))
+                self.seen("failed", since=since) or self._exited(since), WAIT)
+        failed = self.seen("failed", since=since)
+        if failed:
+            error = failed[0]["error"]
+            raise Silent("%s could not attach: %s\n%s" % (self.name, error["message"], error.get("traceback")))
+        if not ok or self._exited(since):
+            raise Silent("%s %s\n%s" % (self.name, self._exited(since) or "says nothing in %g s" % WAIT, self._where(since)))
+
+    def _exited(self, since):
+        return self.context.seen("z", "exited", since=since, process=self.name)
+
+    def _where(self, since):
+        """What a worker that is not ready was doing, as far as can be found out: the stacks of its threads and of the JVM's.
+        Ends it."""
+        told = []
+        for _, sender, message in self.server.messages[since:][-30:]:
+            told.append("%s: %s" % (sender, json.dumps(message)[:300]))
+        for started in self.context.seen("k", "started"):
+            try:
+                told.append(ask_jvm(started["jvm_pid"], "Thread.print"))
+            except Exception as e:
+                told.append("the JVM does not answer: %s" % e)
+        if not self._exited(since):
+            os.kill(self.pid, signal.SIGABRT)
+            with self.server.changed:
+                self.server.changed.wait_for(lambda: self._exited(since), 10)
+        return "\n".join([*told, self.context.log()[-10000:]])
 
     def seen(self, kind, **kw):
         return self.context.seen(self.name, kind, **kw)

@@ -35,9 +35,6 @@ SPARK = {"spark.master": "local[4]", "spark.ui.enabled": "false", "spark.driver.
 STRINGS = 'input.strings = ["a", "a", "b"]'
 COUNTS = {"a": 2, "b": 1}
 
-# With PYTHONUNBUFFERED, Python and C would hold nothing back that jobs print, as they do elsewhere.
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-
 sys.path.insert(0, os.path.join(ROOT, "examples"))
 from pack import pack  # noqa: E402
 
@@ -87,10 +84,12 @@ class Stoker:
 
     def start(self):
         """Returns when it takes requests."""
+        # With PYTHONUNBUFFERED, Python and C would hold nothing back that jobs print, as they do elsewhere.
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [STOKERD, "--config", self.config, "--listen", self.listen, "--state-dir", self.state],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=self.folder, env=ENVIRONMENT)
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=self.folder, env=env)
         ready = select.select([self.process.stdout], [], [], WAIT)[0]
         line = self.process.stdout.readline().decode() if ready else ""
         match = re.match(r"listening on http://(\S+)\n", line)

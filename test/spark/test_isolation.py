@@ -42,6 +42,8 @@ RESTORED = [
     ("decimals, replaced", "decimal.setcontext(decimal.Context(prec=3))", "decimal.getcontext().prec"),
     ("numpy errors", "numpy.seterr(all='raise')", "numpy.geterr()"),
     ("numpy printing", "numpy.set_printoptions(precision=2)", "numpy.get_printoptions()['precision']"),
+    ("pandas options", "import pandas; pandas.set_option('display.max_rows', 3)",
+     "__import__('pandas').get_option('display.max_rows')"),
     ("warnings", "warnings.simplefilter('error')", "[str(f) for f in warnings.filters]"),
     ("warnings, replaced", "warnings.filters = []", "len(warnings.filters)"),
     ("logging, root", "logging.basicConfig(level=logging.DEBUG, force=True)",
@@ -49,6 +51,9 @@ RESTORED = [
     ("logging, level", "logging.getLogger('py4j').setLevel(1)", "logging.getLogger('py4j').level"),
     ("logging, handler", "logging.getLogger('left').addHandler(logging.StreamHandler())",
      "len(logging.getLogger('left').handlers)"),
+    ("logging, filter", "logging.getLogger('py4j').addFilter(print)", "len(logging.getLogger('py4j').filters)"),
+    ("logging, propagate", "logging.getLogger('py4j').propagate = False", "logging.getLogger('py4j').propagate"),
+    ("logging, disabled", "logging.getLogger('py4j').disabled = True", "logging.getLogger('py4j').disabled"),
     ("logging.disable", "logging.disable(logging.CRITICAL)", "logging.root.manager.disable"),
     ("sys.excepthook", "sys.excepthook = print", "str(sys.excepthook)"),
     ("sys.displayhook", "sys.displayhook = print", "str(sys.displayhook)"),
@@ -235,6 +240,36 @@ def test_a_late_import_that_changes_nothing_costs_no_worker(late):
 def test_a_worker_retires_when_a_late_import_and_its_job_cannot_be_told_apart(late, code, module):
     done = late(code + "\nresult = 1")
     assert done["outcome"] == "finished" and "module %s," % module in done["retire"], done
+
+
+def test_a_worker_that_cannot_be_put_back_gives_its_job_the_log(workers, context, server):
+    worker = workers()
+    since = server.mark()
+    job = worker.start("import pandas, sys\nfrom pandas._config.config import _global_config as config\n"
+                       "del config['display']['max_rows']\nprint('of the job')\nprint('last words', file=sys.stderr)\n"
+                       "raise ValueError('why')")
+    done = job.done()
+    assert "could not be put back" in done["retire"], done
+    assert (done["outcome"], done["error"]["message"], done["stdout_bytes"]) == ("error", "why", 11)
+    assert job.log() == "of the job\n" and job.log("stderr").startswith("last words\n")
+    assert done["stderr_bytes"] == len(job.log("stderr")) and "last words" in done["error"]["stderr_tail"]
+    assert context.wait("z", "exited", since=since, process=worker.name)["status"] == 0
+
+
+def test_an_exception_that_cannot_be_looked_at_ends_its_job_only(workers):
+    worker = workers()
+    job = worker.start("""
+        class Lies(Exception):
+            @property
+            def __context__(self):
+                raise SystemExit(3)
+        print("of the job")
+        raise Lies("why")
+        """)
+    done = job.done()
+    assert (done["outcome"], done["error"]["code"], done["error"]["raised_by"]) == ("error", "USER_EXCEPTION", "run_job")
+    assert "Lies (cannot be described: SystemExit)" in done["error"]["message"] and job.log() == "of the job\n"
+    assert "retire" not in done and worker.value(COUNT) == 1000
 
 
 def test_random_numbers_differ_between_workers_and_jobs(workers):

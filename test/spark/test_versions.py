@@ -44,6 +44,10 @@ Sample = collections.namedtuple("Sample", "version kinds listed files bytes")
 USES = 6
 # Of each use, on executors: a daemon and a process on two of them, or a daemon and two processes on one.
 PYTHON = 4 * USES
+# On a cluster each has a file on the driver, Spark's copy of it, and one on each executor. So has the list of what is out of use; one
+# more of those may be on its way out.
+SHIPPED = 4 * USES
+LISTS = 4 * 2
 
 
 class Local:
@@ -101,19 +105,30 @@ def upload(stoker, n):
 
 
 def settled_sample(stoker, context, cluster, n):
-    """Executor processes of sets out of use need a moment to end."""
+    """Executor processes of sets out of use need a moment to end, and files to go: executors hear of it with a task. Of files only
+    those are counted that belong to no use."""
     few = []
 
     def settled():
-        few[:] = by_kind(stoker, context, cluster)["python"]
-        return len(few) <= PYTHON
-    wait_until(settled, lambda: "%d executor processes instead of %d" % (len(few), PYTHON), SLOW)
+        assert run(stoker) == [n, n]
+        few[:] = len(by_kind(stoker, context, cluster)["python"]), *shipped(stoker, context, cluster)
+        return few[0] <= PYTHON and few[1] <= SHIPPED and few[2] <= LISTS
+    wait_until(settled, lambda: "%s executor processes, files of uses, lists instead of %s" % (
+        few, [PYTHON, SHIPPED, LISTS]), SLOW)
     listed = run(stoker, "stoker_jobs.executors.Listed", "jobs")
-    files = measure.tree_size(stoker.path("contexts", context["id"]))
+    files = list(measure.tree_size(stoker.path("contexts", context["id"])))
     if cluster.folder:
         files = [a + b for a, b in zip(files, measure.tree_size(cluster.folder))]
+    files[0] -= sum(shipped(stoker, context, cluster))
     kinds = {name: kind(name, pids) for name, pids in by_kind(stoker, context, cluster).items()}
     return Sample(n, kinds, listed, *files)
+
+
+def shipped(stoker, context, cluster):
+    """How many files of uses there are, and how many lists."""
+    roots = [stoker.path("contexts", context["id"]), *filter(None, [cluster.folder])]
+    names = [name for root in roots for _, _, found in os.walk(root) for name in found if name.startswith("stoker-")]
+    return sum("-w-" in name for name in names), sum("-retired-" in name for name in names)
 
 
 def by_kind(stoker, context, cluster):
@@ -141,7 +156,7 @@ def kind(name, pids):
 
 
 def show(sample):
-    print("version %d: %d files listed, %d files of %d KiB" % (sample.version, sample.listed, sample.files,
+    print("version %d: %d files listed, %d other files, %d KiB of all" % (sample.version, sample.listed, sample.files,
                                                                sample.bytes // KIB))
     for name, found in sample.kinds.items():
         print("    %-9s" % name, *("%8d" % (n // KIB if n > MIB else n) for n in found), flush=True)
@@ -159,9 +174,7 @@ def assert_flat(samples):
         assert all(found.pools <= USES + 1 for found in sample.kinds.values()), sample   # Spark's threads, one for each
     assert growth(lambda s: s.listed, max) <= 2
     # Of what follows the least: what is just about to be removed or freed comes on top.
-    # On a cluster files of a use stay for about a minute: how many those are depends on how fast versions come. So few versions
-    # do not show a leak of files there; 200 do.
-    assert growth(lambda s: s.files, min) <= 8 or min(s.files for s in second) <= 160, [s.files for s in samples]
+    assert growth(lambda s: s.files, min) <= 4, [s.files for s in samples]
     for name in second[0].kinds:
         assert growth(lambda s: s.kinds[name].heap, min) <= 4 * MIB + 20 * KIB * versions, name
         assert growth(lambda s: s.kinds[name].native, min) <= 16 * MIB + 50 * KIB * versions, name

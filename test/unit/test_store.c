@@ -482,6 +482,25 @@ static void version_3_is_upgraded(void **state)
                         events(f, 0, 10));
 }
 
+/* The lists of its jobs, which are older than the program, too. */
+static void version_4_is_upgraded(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const tags[] = { "nightly" };
+    struct stk_job_filter nightly = { .limit = 9, .tags = tags, .n_tags = 1, .user = "ann" };
+    struct stk_job_row *rows;
+    size_t n;
+
+    open_old(f, "store-v4.sql");
+    assert_int_equal(0, stk_store_job_list(f->store, &nightly, &rows, &n, NULL, NULL));
+    assert_int_equal(1, n);
+    assert_string_equal("11111111-1111-4111-8111-111111111111", rows[0].id);
+    assert_text("[\"nightly\"]", rows[0].tags);
+    stk_job_rows_free(rows, n);
+    assert_string_equal("1 job.submitted - -1>1 0 -, 2 job.moved - -1>4 0 -, 3 job.submitted - -1>0 0 -",
+                        events(f, 0, 10));
+}
+
 /* Its jobs have no webhooks, and end without a word. */
 static void version_5_is_upgraded(void **state)
 {
@@ -2130,6 +2149,7 @@ int main(void)
         TEST_CLOSED(version_1_is_upgraded),
         TEST_CLOSED(version_2_is_upgraded),
         TEST_CLOSED(version_3_is_upgraded),
+        TEST_CLOSED(version_4_is_upgraded),
         TEST_CLOSED(version_5_is_upgraded),
         TEST(deliveries_are_due_from_the_end_on),
         TEST(attempts_are_recorded_until_it_is_settled),
