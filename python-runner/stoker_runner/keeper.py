@@ -36,6 +36,7 @@ LOG_TAIL = 4096
 ADMIT_RETRIES = 3           # then the JVM is of no use any more
 ADMIT_RETRY_SECONDS = 0.1
 CANCEL_RETRY_SECONDS = 0.2
+OBJECTS_IN_FRAME = 200      # named objects; a name has 255 bytes at most, and six for each as JSON
 CRASH_SECONDS = 10.0        # for a JVM that no longer answers to be gone
 # What the JVM throws when a class is not what it was: with a class-data archive, that may be why.
 BROKEN_CLASS = re.compile(r"java\.lang\.(\w*(Class|Field|Method)\w*|Verify|Linkage|Internal|Bootstrap\w*|UnsatisfiedLink)Error\b")
@@ -185,6 +186,12 @@ class Keeper:
                 continue            # the JVM is ending: watch_jvm tells how
             if stopped:
                 self.fail("ended", "CONTEXT_STOPPED", "the SparkContext was stopped from within")
+                continue
+            try:
+                if self.gateways.dropped():
+                    self.spawn(lambda _: self.gateways.tidy(), {"type": "tidy"})
+            except Exception:
+                pass                # as above
 
     def watch_jvm(self, jvm):
         """In a thread of its own: waits for the JVM's end."""
@@ -333,11 +340,13 @@ class Keeper:
         kind = message["type"]
         if kind == "stop":
             self.ask_stop()
-        elif kind in ("admit", "gone", "cancel"):
-            threading.Thread(target=self.serve, args=(getattr(self, kind), message), name="stoker-" + kind,
-                             daemon=True).start()
+        elif kind in ("admit", "gone", "cancel", "objects", "drop"):
+            self.spawn(getattr(self, kind), message)
         else:
             raise connection.BadFrame(kind)
+
+    def spawn(self, handler, message):
+        threading.Thread(target=self.serve, args=(handler, message), name="stoker-" + message["type"], daemon=True).start()
 
     # -- request threads
 
@@ -392,6 +401,32 @@ class Keeper:
         self.link.send({"type": "cancelled", "worker": message.get("worker"), "job": message["job"],
                         "attempt": message["attempt"], "final": final, **found.body(),
                         "elapsed_ms": round(1000 * (time.monotonic() - began), 1)})
+
+    def objects(self, message):
+        """Named objects, some in each frame."""
+        answer = {"type": "objects", "request": message["request"]}
+        try:
+            found = self.gateways.objects.list()
+        except Exception as e:
+            self.cannot_answer(answer, e)
+            return
+        for n in range(0, len(found) or 1, OBJECTS_IN_FRAME):
+            self.link.send(dict(answer, objects=found[n:n + OBJECTS_IN_FRAME], more=n + OBJECTS_IN_FRAME < len(found)))
+
+    def drop(self, message):
+        answer = {"type": "dropped", "request": message["request"]}
+        try:
+            found = self.gateways.objects.drop(message["name"])
+        except Exception as e:
+            self.cannot_answer(answer, e)
+            return
+        self.link.send(dict(answer, object=found))
+        self.gateways.tidy()
+
+    def cannot_answer(self, answer, error):
+        if not self.over():
+            traceback.print_exception(error)
+        self.link.send(dict(answer, error=failure.describe(error, "start")["message"]))
 
 
 def main(state_dir, context, process, gateway=None):

@@ -87,7 +87,7 @@ class Worker:
             self.attachment.rest()
         except Exception as e:
             return self.attach_failed(e)
-        self.named = JvmNamedObjects(self.attachment)
+        self.named = JvmNamedObjects(self.attachment, self.spec["settings"])
         self.logs.start()
         faulthandler.enable(2)      # a crash leaves its Python stack in the job's stderr
         self.process_state = ProcessState(self.context, self.process, os.path.join(self.folder, "work"))
