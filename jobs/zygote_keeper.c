@@ -140,7 +140,8 @@ bool context_message(struct process *p, const char *type, json_t *msg)
         { ROLE_ZYGOTE, "forked", on_forked },       { ROLE_ZYGOTE, "exited", on_exited },
         { ROLE_KEEPER, "started", on_started },     { ROLE_KEEPER, "failed", on_broken },
         { ROLE_KEEPER, "ended", on_broken },        { ROLE_KEEPER, "admitted", on_admitted },
-        { ROLE_KEEPER, "cancelled", on_cancelled },
+        { ROLE_KEEPER, "cancelled", on_cancelled }, { ROLE_KEEPER, "objects", objects_listed },
+        { ROLE_KEEPER, "dropped", objects_dropped },
     };
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
@@ -271,6 +272,8 @@ bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role,
     }
     if (p->conn)
         stk_conn_close(p->conn);
+    if (!is_zygote)
+        objects_give_up(ctx); /* what stood in the old connection is lost */
     p->conn = conn;
     stk_conn_welcome(conn, p);
     if (is_zygote)

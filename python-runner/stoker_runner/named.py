@@ -235,8 +235,8 @@ def _check_name(name):
         length = len(name.encode())
     except UnicodeEncodeError:
         raise ValueError("the name of a named object must be text: %r" % name) from None
-    if not 0 < length <= NAME_BYTES or any(unicodedata.category(c) == "Cc" for c in name):
-        raise ValueError("the name of a named object must have 1 to %d bytes and no control characters: %.300r"
+    if name in (".", "..") or not 0 < length <= NAME_BYTES or any(unicodedata.category(c) == "Cc" for c in name):
+        raise ValueError("the name of a named object must have 1 to %d bytes, no control characters, and not be a dot or two: %.300r"
                          % (NAME_BYTES, name))
 
 

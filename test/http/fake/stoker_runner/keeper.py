@@ -9,7 +9,13 @@ meets_jobs      says that a cancel has met an active Spark job
 ignore_sigterm  does not end when asked to
 no_admit        makes no gateways
 out_of_memory   says at SIGUSR1 that the heap of its JVM is used up, and exits
+silent          does not answer when it is asked for named objects, or to drop one
+broken          answers that it cannot
+cuts            cuts its connection instead of an answer
+twice           answers each twice, after an answer to a request that nobody has made
 
+spark.fake.objects are the named objects of its "JVM", a JSON array, or an object with a field `times`: so many like it. It says two in
+a frame.
 spark.fake.class_data is what `started` says of a missing class-data archive, as JSON text.
 """
 
@@ -29,6 +35,9 @@ class Keeper:
         self.link = link.Link(state_dir, self)
         self.state, self.started, self.workers, self.later = "starting", None, [], []
         self.start_at = time.monotonic() + (0.5 if self.wish == "late" else 0)
+        self.objects = json.loads(specs.wish(spec, "objects") or "[]")
+        if isinstance(self.objects, dict):
+            self.objects = [dict(self.objects, name="object-%03d" % n) for n in range(self.objects["times"])]
         self.stopped = False
         self.spent = False
         signal.signal(signal.SIGTERM, self.on_sigterm)
@@ -138,6 +147,33 @@ class Keeper:
             "elapsed_ms": 1,
         }
         self.later.append((time.monotonic() + (0.5 if self.wish == "slow_cancel" else 0), answer))
+
+    def on_objects(self, message):
+        answers = [
+            {"type": "objects", "request": message["request"], "objects": self.objects[n : n + 2], "more": n + 2 < len(self.objects)}
+            for n in range(0, len(self.objects) or 1, 2)
+        ]
+        self.answer(message, "objects", answers)
+
+    def on_drop(self, message):
+        dropped = None
+        if self.wish != "silent":
+            dropped = next((o for o in self.objects if o["name"] == message["name"]), None)
+            self.objects = [o for o in self.objects if o is not dropped]
+        self.answer(message, "dropped", [{"type": "dropped", "request": message["request"], "object": dropped}])
+
+    def answer(self, message, kind, answers):
+        if self.wish == "broken":
+            answers = [{"type": kind, "request": message["request"], "error": "the fake JVM does not feel well"}]
+        elif self.wish == "twice":
+            answers = [dict(answers[0], request="nobody's"), *answers, *answers]
+        elif self.wish == "cuts":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        elif self.wish == "silent":
+            print("fake keeper: is asked for %s" % kind, flush=True)
+        if self.wish not in ("silent", "cuts"):
+            for each in answers:
+                self.link.send(each)
 
     def on_stop(self, message):
         self.stopped = True
