@@ -45,7 +45,7 @@ void stk_context_rows_free(struct stk_context_row *rows, size_t n);
 
 struct stk_context_spec {
     const char *name;
-    const char *kind;           /* "session", "spark", "sql", "hive" */
+    const char *kind;           /* "session", "spark", "sql", "hive", "custom" */
     json_t *spark_conf;         /* borrowed; object of strings, beats the server's defaults */
     json_t *hadoop_conf;        /* borrowed; object of strings, or NULL */
     json_t *python_paths;       /* borrowed; array of strings, or NULL */

@@ -109,7 +109,9 @@ class Attachment:
         return spark.api.java.JavaSparkContext(active.get())
 
     def context_object(self, kind):
-        """What jobs of a context of that kind get as `context`."""
+        """What jobs of a context of that kind get as `context`; None when they build it themselves."""
+        if kind == "custom":
+            return None
         if kind == "spark":
             return self.sc
         if kind == "sql":

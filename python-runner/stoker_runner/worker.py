@@ -199,7 +199,11 @@ class Worker:
     def run_class(self, made_from, run):
         job = loading.make_job(made_from, run["class"])
         self.phase = "run"
-        outcome = loading.run_class_job(job, self.job_context, lambda: self.runtime(run["job"]), run["config"])
+        context = self.job_context
+        if context is None:
+            sc = self.attachment.sc
+            context = loading.build_context(job, run["class"], self.spec["kind"], sc._gateway, sc._jsc, sc.getConf())
+        outcome = loading.run_class_job(job, context, lambda: self.runtime(run["job"]), run["config"])
         if outcome.kind == "invalid":
             return {"outcome": "invalid", "error": failure.invalid(outcome.problems)}
         self.phase = "result"
