@@ -1,11 +1,14 @@
 """Named objects on real Spark: shared by the workers of a context, longer lived than who made them, and gone when dropped."""
 import json
 import os
+import signal
+import urllib.parse
 import uuid
+import zipfile
 
 import pytest
 from conftest import FLAGS, wait_until
-from harness import make_binary
+from harness import JOBS, FakeContext, make_binary
 
 HEAD = """
 from pyspark import StorageLevel
@@ -59,7 +62,6 @@ class Own:
 
 @pytest.fixture(scope="module")
 def shared(server):
-    from harness import FakeContext
     context = FakeContext(server)
     context.start()
     yield context
@@ -367,3 +369,73 @@ result = sc._temp_dir
     assert watcher.value("result = context.sql('select sum(x) from of_it').collect()[0][0]") == 10045
     assert os.path.exists(folder)
     assert "(kept)" in members(own, watcher, "viewed")
+
+
+# ---------------------------------------------------------------- through the server
+
+def path(name=None):
+    return "/v1/contexts/py/objects" + ("" if name is None else "/" + urllib.parse.quote(name, safe=""))
+
+
+def run(stoker, code, args=None):
+    """A job of the context `py` that executes code: (its id, its result)."""
+    reply = stoker.run("stoker_test_jobs.Code", {"code": HEAD + code, "args": args}, app="code")
+    assert set(reply.body) == {"jobId", "result"}, reply
+    return reply.body["jobId"], reply.body["result"]
+
+
+@pytest.fixture
+def code(stoker, py, tmp_path):
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as z:
+        z.writestr("stoker_test_jobs.py", JOBS)
+    stoker.upload("code", str(tmp_path / "code.zip"))
+
+
+def test_jobs_name_objects_and_clients_list_and_drop_them(stoker, py, code):
+    odd = "a/b ä%2F?#"
+    job, before = run(stoker, """
+result = len(sc._jsc.getPersistentRDDs())
+names.update(args, NamedObject(context.range(100, numPartitions=3), True, StorageLevel.MEMORY_ONLY))
+names.update("numbers", NamedObject(sc.parallelize(range(10), 2).map(str), True, StorageLevel.DISK_ONLY))
+names.update("rates", {"a": 1.5})
+""", odd)
+    stoker.kill()
+    stoker.start()
+    found = wait_until(lambda: (lambda r: r.status == 200 and {o["name"]: o for o in r.body["objects"]})(
+        stoker.request("GET", path())), what="the keeper's return")
+    assert list(found) == sorted(["rates", "numbers", odd])
+    assert {each["job"] for each in found.values()} == {job}
+    assert [found[name]["kind"] for name in (odd, "numbers", "rates")] == ["dataframe", "rdd", "value"]
+    assert (found[odd]["storage_level"], found[odd]["cached_partitions"]) == ("MEMORY_ONLY", 3)
+    assert (found["numbers"]["storage_level"], found["numbers"]["memory_bytes"]) == ("DISK_ONLY", 0)
+    assert found["numbers"]["disk_bytes"] > 0
+    dropped = stoker.request("DELETE", path(odd))
+    assert (dropped.status, dropped.body["name"]) == (200, odd)
+    assert stoker.request("DELETE", path(odd)).status == 404
+    assert stoker.request("DELETE", path("numbers")).status == 200
+    assert run(stoker, "result = [names.get_names(), names.get(args), len(sc._jsc.getPersistentRDDs())]", odd)[1] == [
+        ["rates"], None, before]
+    assert stoker.get(path())["objects"] == [found["rates"]]
+
+
+def test_objects_end_with_their_context(stoker, py, code):
+    run(stoker, "names.update('last', context.range(3))")
+    stoker.delete_context("py")
+    gone = stoker.request("GET", path())
+    assert (gone.status, gone.body["error"]["code"]) == (404, "NOT_FOUND")
+    stoker.create_running("py")
+    assert stoker.get(path()) == {"objects": []}
+    assert run(stoker, "result = names.get('last')")[1] is None
+
+
+def test_a_jvm_that_does_not_answer(stoker, code):
+    """It is stopped by a signal: who asks is told, and afterwards all is as it was."""
+    run(stoker, "names.update('it', 1)")
+    java = next(p.pid for p in stoker.processes(stoker.context("py")["id"]) if p.kind == "java")
+    os.kill(java, signal.SIGSTOP)
+    try:
+        late = stoker.request("GET", path() + "?wait=1s")
+        assert (late.status, late.body["error"]["code"]) == (504, "TIMEOUT")
+    finally:
+        os.kill(java, signal.SIGCONT)
+    assert "it" in [each["name"] for each in stoker.get(path())["objects"]]
