@@ -104,7 +104,7 @@ struct context {
     int failed_attaches;      /* in a row */
     int64_t no_fork_until_ms; /* monotonic; the machine refused a fork */
     struct ticket_list creators, stoppers;
-    struct ticket_list asks; /* of named objects, which the keeper has not answered (objects.c) */
+    struct ticket_list asks;              /* of named objects, which the keeper has not answered (objects.c) */
     struct stk_job_terms terms;           /* of its jobs that do not say */
     int64_t idle_timeout_ms, lifetime_ms; /* 0: none */
     int64_t idle_since_ms;                /* monotonic; the end of its last job */

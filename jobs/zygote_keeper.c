@@ -137,10 +137,10 @@ bool context_message(struct process *p, const char *type, json_t *msg)
         const char *type;
         void (*fn)(struct context *ctx, json_t *msg);
     } handlers[] = {
-        { ROLE_ZYGOTE, "forked", on_forked },       { ROLE_ZYGOTE, "exited", on_exited },
-        { ROLE_KEEPER, "started", on_started },     { ROLE_KEEPER, "failed", on_broken },
-        { ROLE_KEEPER, "ended", on_broken },        { ROLE_KEEPER, "admitted", on_admitted },
-        { ROLE_KEEPER, "cancelled", on_cancelled }, { ROLE_KEEPER, "objects", objects_listed },
+        { ROLE_ZYGOTE, "forked", on_forked },        { ROLE_ZYGOTE, "exited", on_exited },
+        { ROLE_KEEPER, "started", on_started },      { ROLE_KEEPER, "failed", on_broken },
+        { ROLE_KEEPER, "ended", on_broken },         { ROLE_KEEPER, "admitted", on_admitted },
+        { ROLE_KEEPER, "cancelled", on_cancelled },  { ROLE_KEEPER, "objects", objects_listed },
         { ROLE_KEEPER, "dropped", objects_dropped },
     };
 

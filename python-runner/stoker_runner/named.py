@@ -22,7 +22,8 @@ TIMEOUT_SETTING = "named-object-creation-timeout"
 TIMEOUT_SECONDS = 60.0      # how long callers wait for one that is being created, as in Spark Job Server
 LOOK_SECONDS = 0.05
 NAME_BYTES = 255
-UNITS = {"ms": 0.001, "": 1, "s": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+UNITS = {"ms": 0.001, "": 1, "s": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60,
+         "h": 3600, "hour": 3600, "hours": 3600}
 UNSHARED = {
     Broadcast: "name the value, and broadcast it in the job that uses it",
     Accumulator: "it counts for the job that has made it",
@@ -121,11 +122,10 @@ class JvmNamedObjects(NamedObjects):
 
     def _timeout(self):
         text = self._settings.get(TIMEOUT_SETTING, TIMEOUT_SECONDS)
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*?)s?\s*", str(text))
-        unit = match and (match[2] if match[2] in UNITS else match[2] + "s")
-        if not match or unit not in UNITS:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text))
+        if not match or match[2] not in UNITS:
             raise ValueError("the context's setting %s is no time: %r" % (TIMEOUT_SETTING, text))
-        return float(match[1]) * UNITS[unit]
+        return float(match[1]) * UNITS[match[2]]
 
     # -- the map
 
