@@ -124,6 +124,27 @@ void objects_dropped(struct context *ctx, json_t *msg)
     answer(ctx, a, NULL);
 }
 
+/* ---- binaries that they need */
+
+void objects_keep(struct context *ctx, json_t *msg)
+{
+    ctx->keeps = json_is_true(json_object_get(msg, "any"));
+}
+
+/* A job of a context can have run only with what was not replaced before the context was there. */
+int64_t objects_kept_since_us(struct stk_core *core)
+{
+    int64_t since_us = INT64_MAX;
+
+    for (struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
+        bool unknown = ctx->row.state == STK_CONTEXT_RUNNING && !ctx->keeper.conn;
+
+        if ((ctx->keeps || unknown) && !ctx->closed && ctx->row.started_us < since_us)
+            since_us = ctx->row.started_us;
+    }
+    return since_us;
+}
+
 /* ---- calls */
 
 /* Takes the message, to which it gives its request; *ret: the keeper's answer, a new reference or NULL. */

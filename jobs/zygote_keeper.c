@@ -141,7 +141,7 @@ bool context_message(struct process *p, const char *type, json_t *msg)
         { ROLE_KEEPER, "started", on_started },      { ROLE_KEEPER, "failed", on_broken },
         { ROLE_KEEPER, "ended", on_broken },         { ROLE_KEEPER, "admitted", on_admitted },
         { ROLE_KEEPER, "cancelled", on_cancelled },  { ROLE_KEEPER, "objects", objects_listed },
-        { ROLE_KEEPER, "dropped", objects_dropped },
+        { ROLE_KEEPER, "dropped", objects_dropped }, { ROLE_KEEPER, "keeps", objects_keep },
     };
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
@@ -227,6 +227,7 @@ static void keeper_hello(struct context *ctx, json_t *hello)
     struct job *job;
     size_t i;
 
+    ctx->keeps = json_is_true(json_object_get(hello, "keeps"));
     if (state && strcmp(state, "running") == 0)
         on_started(ctx, json_object_get(hello, "started"));
     else if (state && (strcmp(state, "failed") == 0 || strcmp(state, "ended") == 0))

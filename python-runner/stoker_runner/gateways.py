@@ -48,6 +48,7 @@ class Gateways:
         self.objects = Shelf(sc, spark)
         self._leaving = set()           # workers that gone() is about
         self._left = {}                 # dead ones whose files something needs -> whether nothing of them runs any more
+        self._kept = False              # something of dead workers is needed for as long as there is the context
         self._news = jvm.shared_map(self._jvm, jvm.NEWS)
 
     def workers(self):
@@ -107,6 +108,10 @@ class Gateways:
         """Whether a worker has dropped a named object, so that the files of a dead one may go."""
         return bool(self._left) and self._news.remove(jvm.DROPPED) is not None
 
+    def keeps(self):
+        """Whether anything needs the binaries of workers that have ended."""
+        return self._kept or bool(self._left)
+
     def tidy(self):
         """Named objects have been dropped."""
         with self._sets_lock:
@@ -125,6 +130,7 @@ class Gateways:
                 self._delete_temp_dir(worker, worker in kept or worker in needed)
             except Exception:       # a directory is no reason to keep the rest
                 traceback.print_exc()
+            self._kept = self._kept or worker in kept or not cleared
             self._sets.leave(worker, worker in kept or not cleared)
             del self._left[worker]
 

@@ -61,6 +61,7 @@ class Keeper:
         self.wake = threading.Event()       # the main thread has something to look at
         self.stopping = False
         self.told = threading.Event()       # a server knows of the end
+        self._telling, self._told_keeps = threading.Lock(), False   # the last `keeps`
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.link = connection.Link(state_dir, self.hello, self.deliver, welcomed=self.welcomed, refused=self.refused)
 
@@ -189,7 +190,7 @@ class Keeper:
                 continue
             try:
                 if self.gateways.dropped():
-                    self.spawn(lambda _: self.gateways.tidy(), {"type": "tidy"})
+                    self.spawn(self.tidy, {"type": "tidy"})
             except Exception:
                 pass                # as above
 
@@ -315,7 +316,7 @@ class Keeper:
 
     def hello(self):
         hello = {"role": "keeper", "context": self.context, "process": self.process, "state": self.state,
-                 "workers": self.gateways.workers() if self.gateways else []}
+                 "workers": self.gateways.workers() if self.gateways else [], "keeps": self.keeps()}
         if self.state == "running":
             hello["started"] = self.started
         if self.error:
@@ -329,6 +330,7 @@ class Keeper:
             self.told.set()
         elif self.state == "running":
             self.link.send(dict(self.started, type="started"))
+            self.link.send({"type": "keeps", "any": self.keeps()})
         elif self.state == "starting":
             self.link.send({"type": "phase", "phase": self.phase_text})
 
@@ -382,7 +384,27 @@ class Keeper:
         self.link.send(dict(gateway, type="admitted", worker=worker))
 
     def gone(self, message):
-        self.gateways.gone(message["worker"])
+        try:
+            self.gateways.gone(message["worker"])
+        finally:
+            self.tell_keeps()
+
+    def tidy(self, message):
+        try:
+            self.gateways.tidy()
+        finally:
+            self.tell_keeps()
+
+    def keeps(self):
+        return self.gateways is not None and self.gateways.keeps()
+
+    def tell_keeps(self):
+        """When it has changed; `hello` tells it too."""
+        with self._telling:
+            any_kept = self.keeps()
+            if any_kept != self._told_keeps:
+                self._told_keeps = any_kept
+                self.link.send({"type": "keeps", "any": any_kept})
 
     def cancel(self, message):
         """Until it is confirmed, whatever the JVM answers: the server waits for nothing else."""
@@ -421,7 +443,7 @@ class Keeper:
             self.cannot_answer(answer, e)
             return
         self.link.send(dict(answer, object=found))
-        self.gateways.tidy()
+        self.tidy(message)
 
     def cannot_answer(self, answer, error):
         if not self.over():

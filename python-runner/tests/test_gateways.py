@@ -41,7 +41,7 @@ def keeper(monkeypatch):
     keeper = Gateways.__new__(Gateways)
     keeper._jvm, keeper._servers, keeper._sets, keeper.objects = None, {}, Sets(), Objects()
     keeper._lock, keeper._sets_lock = threading.Lock(), threading.Lock()
-    keeper._leaving, keeper._left = set(), {}
+    keeper._leaving, keeper._left, keeper._kept = set(), {}, False
     keeper.maps = defaultdict(Map)
     keeper._news = keeper.maps[jvm.NEWS]
     monkeypatch.setattr(jvm, "shared_map", lambda _, key: keeper.maps[key])
@@ -86,7 +86,7 @@ def test_a_worker_whose_end_is_told_twice_at_once_leaves_once(keeper):
     assert keeper._sets.left == []
     go.set()
     first.join(10)
-    assert keeper._sets.left == [("w-1", True)]
+    assert keeper._sets.left == [("w-1", True)] and keeper.keeps()
     keeper.gone("w-1")
     assert set(keeper._sets.left) == {("w-1", True)}
 
@@ -97,7 +97,7 @@ def test_a_worker_leaves_when_nothing_needs_it_any_more(keeper):
     keeper.maps[jvm.BORROWED].update({"w-3": "w-1"})
     for worker in ("w-1", "w-2", "w-4"):
         keeper.gone(worker)
-    assert keeper._sets.left == [("w-4", False)]
+    assert keeper._sets.left == [("w-4", False)] and keeper.keeps()
     keeper.gone("w-2")
     assert not keeper.dropped()
     keeper.objects.needs = {"w-2"}
@@ -110,7 +110,7 @@ def test_a_worker_leaves_when_nothing_needs_it_any_more(keeper):
     keeper.objects.needs = set()
     keeper.tidy()
     assert keeper._sets.left[3:] == [("w-2", False)]
-    assert not keeper._left
+    assert not keeper._left and not keeper.keeps()
 
 
 def test_a_jvm_that_does_not_answer_when_a_worker_leaves(keeper):

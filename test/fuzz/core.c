@@ -1064,6 +1064,8 @@ static void keeper_speaks(struct proc *p)
     } else if (what % 8 == 1) {
         if (p->asked[0] && what & 8)
             keeper_answers(p, what >> 4);
+        else if (what & 16)
+            say(p, json_pack("{s:s, s:b}", "type", "keeps", "any", (int)(what >> 5 & 1)));
         else
             say(p, json_pack("{s:s, s:s}", "type", "phase", "phase", "starting"));
     } else if (what % 8 < 4 && n_jobs) {

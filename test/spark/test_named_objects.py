@@ -322,7 +322,9 @@ def kept(own, watcher, worker, folder, binary_set):
 def test_files_of_a_dead_maker_stay_until_its_object_is_dropped(own, how):
     watcher, maker, marker = own.worker(), own.worker(), own.worker()
     folder = maker.value(NEEDS_MAKER, binary_set="needed")
+    since = own.context.server.mark()
     maker.kill()
+    own.context.wait("k", "keeps", since=since, any=True)
     marker.value("", binary_set="marker")
     marker.kill()
     wait_until(lambda: marker.name not in members(own, watcher, "marker"), what="the end of another worker")
@@ -335,6 +337,7 @@ def test_files_of_a_dead_maker_stay_until_its_object_is_dropped(own, how):
     else:
         watcher.value(HEAD + {"update": "names.update('it', 1)"}.get(how, "names.%s('it')" % how))
     needs_nothing(own, watcher, maker, folder, "needed")
+    own.context.wait("k", "keeps", since=since, any=False)
 
 
 def test_files_stay_for_who_has_read_the_object_and_for_what_was_made_of_it(own):

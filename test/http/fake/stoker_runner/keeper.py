@@ -12,6 +12,7 @@ out_of_memory   says at SIGUSR1 that the heap of its JVM is used up, and exits
 silent          does not answer when it is asked for named objects, or to drop one
 broken          answers that it cannot
 cuts            cuts its connection instead of an answer
+keeps           says that something needs the binaries of workers that have ended, until it has dropped its last object
 twice           answers each twice, after an answer to a request that nobody has made
 
 spark.fake.objects are the named objects of its "JVM", a JSON array, or an object with a field `times`: so many like it. It says two in
@@ -100,6 +101,8 @@ class Keeper:
                 self.started["class_data"] = json.loads(specs.wish(self.spec, "class_data"))
             self.state = "running"
             self.link.send(dict(self.started, type="started"))
+            if self.wish == "keeps":
+                self.link.send({"type": "keeps", "any": True})
 
     def hello(self):
         return {
@@ -108,6 +111,7 @@ class Keeper:
             "process": self.process,
             "workers": self.workers,
             "state": "running" if self.started else "starting",
+            "keeps": self.wish == "keeps" and bool(self.objects),
             **({"started": self.started} if self.started else {}),
         }
 
@@ -160,6 +164,8 @@ class Keeper:
         if self.wish != "silent":
             dropped = next((o for o in self.objects if o["name"] == message["name"]), None)
             self.objects = [o for o in self.objects if o is not dropped]
+        if self.wish == "keeps" and not self.objects:
+            self.link.send({"type": "keeps", "any": False})
         self.answer(message, "dropped", [{"type": "dropped", "request": message["request"], "object": dropped}])
 
     def answer(self, message, kind, answers):
