@@ -187,9 +187,10 @@ class Worker:
                 raise RuntimeError("binary set %s in a worker of %s" % (run["set"], self.bound))
             return
         loading.open_binaries(run)
-        sys.path += [p for p in self.spec["python_paths"] if p not in sys.path]
-        self.attachment.bind(Shipping(run["set"], run["binaries"], self.spec["python_paths"],
-                                      os.path.join(self.folder, "files")))
+        paths = self.spec["python_paths"]
+        sys.path += [p for p in paths if p not in sys.path]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *paths]))    # of its children
+        self.attachment.bind(Shipping(run["set"], run["binaries"], paths, os.path.join(self.folder, "files")))
         self.process_state.note()
         self.bound = run["set"]
 

@@ -61,9 +61,12 @@ class OwnContext(Job):
 
 
 @pytest.fixture(scope="module")
-def custom(server):
-    """A context of a kind of its own."""
-    context = FakeContext(server, kind="custom")
+def custom(server, tmp_path_factory):
+    """A context of a kind of its own, with a folder in python.paths."""
+    folder = tmp_path_factory.mktemp("paths")
+    (folder / "contract_lib.py").write_text("WHOSE = 'python.paths'\n")
+    (folder / "contract.py").write_text("raise ImportError('the binary comes first')\n")
+    context = FakeContext(server, kind="custom", python_paths=[str(folder)])
     context.start()
     yield context
     assert context.end() == 0, context.log()
@@ -145,6 +148,19 @@ result = [os.environ["PACKAGEPATH"], os.environ["PYTHONPATH"].split(os.pathsep)[
 """)
     assert found == [job.binary["path"], job.binary["unpacked"], PYTHON, os.path.join(job.binary["unpacked"], "contract.py"),
                      PYTHON]
+
+
+def test_modules_of_python_paths_are_found_everywhere_behind_the_binarys(job):
+    found = value(job, """
+import contract, contract_lib, subprocess, sys
+def whose(_):
+    import contract, contract_lib
+    return contract_lib.WHOSE, hasattr(contract, "Custom")
+child = "import contract, contract_lib; print(contract_lib.WHOSE, hasattr(contract, 'Custom'))"
+result = [whose(0), spark.sparkContext.parallelize(range(2), 2).map(whose).distinct().collect(),
+          subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.split()]
+""")
+    assert found == [["python.paths", True], [["python.paths", True]], ["python.paths", "True"]]
 
 
 def test_what_a_job_is_told_of_where_it_runs(job, custom):
