@@ -62,6 +62,7 @@ struct context *context_new(struct stk_core *core)
     TAILQ_INIT(&ctx->queue);
     STAILQ_INIT(&ctx->creators);
     STAILQ_INIT(&ctx->stoppers);
+    STAILQ_INIT(&ctx->asks);
     core->n_contexts++;
     return ctx;
 }
@@ -519,6 +520,7 @@ void context_check_gone(struct context *ctx)
     if (ctx->n_jobs > staying)
         return; /* the last of them comes back here */
     ctx->closed = true;
+    objects_give_up(ctx);
     forget_process(&ctx->zygote);
     forget_process(&ctx->keeper);
     forget_process(&ctx->jvm);

@@ -21,6 +21,13 @@ static void on_hello(void *arg, struct stk_conn *conn, json_t *hello)
         stk_conn_refuse(conn, refusal);
 }
 
+static void lost_connection(struct process *p)
+{
+    p->conn = NULL;
+    if (p->role == ROLE_KEEPER)
+        objects_give_up(p->context);
+}
+
 static void on_message(void *arg, struct stk_conn *conn, const char *type, json_t *msg)
 {
     struct process *p = stk_conn_user(conn);
@@ -30,7 +37,7 @@ static void on_message(void *arg, struct stk_conn *conn, const char *type, json_
     if (known)
         return;
     stk_warn("core", "connection dropped: unknown message", "type", type, "process", p->id.process);
-    p->conn = NULL;
+    lost_connection(p);
     stk_conn_close(conn); /* it dials again, and its hello tells where it stands */
 }
 
@@ -39,7 +46,7 @@ static void on_closed(void *arg, struct stk_conn *conn)
     struct process *p = stk_conn_user(conn);
 
     (void)arg;
-    p->conn = NULL; /* it dials again, or its end is told by the zygote or its pidfd */
+    lost_connection(p); /* it dials again, or its end is told by the zygote or its pidfd */
 }
 
 static void on_reap(void *arg)
@@ -107,6 +114,7 @@ static void let_waiters_go(struct stk_core *core)
     for (struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
         context_answer_creators(ctx, &err); /* with the row: who has none takes the context for refused */
         ticket_answer_all(&ctx->stoppers, &err);
+        objects_give_up(ctx);
     }
 }
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Bytes of a result that travel in a frame and lie in the database; longer ones go to files. */
 enum { INLINE_RESULT_BYTES = 65536 };
@@ -18,12 +19,33 @@ static json_t *terms_object(const struct stk_job_terms *t)
                      (json_int_t)t->max_memory, "isolated", t->isolated);
 }
 
+/* A new array; what is relative is so to the folder in which the server was started. NULL: not to be known. */
+static json_t *absolute_paths(json_t *paths)
+{
+    json_t *made = json_array(), *path;
+    stk_auto_free char *here = getcwd(NULL, 0);
+    size_t i;
+
+    json_array_foreach(paths, i, path) {
+        const char *text = json_string_value(path);
+
+        if (text[0] == '/')
+            json_array_append(made, path);
+        else if (here)
+            json_array_append_new(made, json_sprintf("%s/%s", here, text));
+    }
+    if (json_array_size(made) == json_array_size(paths))
+        return made;
+    json_decref(made);
+    return NULL;
+}
+
 /* What keeper and workers read: spec.json of PROTOCOL.md section 2. */
 struct stk_text *context_spec_text(struct stk_core *core, const struct stk_context_spec *spec, const char *id)
 {
     json_auto_t *conf = json_deep_copy(spec->spark_conf);
     json_auto_t *hadoop = spec->hadoop_conf ? json_incref(spec->hadoop_conf) : json_object();
-    json_auto_t *paths = spec->python_paths ? json_incref(spec->python_paths) : json_array();
+    json_auto_t *paths = absolute_paths(spec->python_paths);
     json_auto_t *object = NULL;
     stk_auto_free char *text = NULL;
     const char *key;

@@ -104,6 +104,8 @@ struct context {
     int failed_attaches;      /* in a row */
     int64_t no_fork_until_ms; /* monotonic; the machine refused a fork */
     struct ticket_list creators, stoppers;
+    bool keeps;                           /* something in its JVM needs binaries that its jobs have run with */
+    struct ticket_list asks;              /* of named objects, which the keeper has not answered (objects.c) */
     struct stk_job_terms terms;           /* of its jobs that do not say */
     int64_t idle_timeout_ms, lifetime_ms; /* 0: none */
     int64_t idle_since_ms;                /* monotonic; the end of its last job */
@@ -272,6 +274,15 @@ void core_check_stopped(struct stk_core *core);
 bool context_message(struct process *p, const char *type, json_t *msg); /* false: no such message */
 bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role, json_t *hello,
                    const char **ret_refusal);
+
+/* ---- objects.c: what its keeper says of named objects */
+
+void objects_listed(struct context *ctx, json_t *msg);
+void objects_dropped(struct context *ctx, json_t *msg);
+void objects_give_up(struct context *ctx); /* the keeper is not there to answer any more */
+void objects_keep(struct context *ctx, json_t *msg);
+/* Wall time since when binaries were replaced that contexts keep, or may keep as far as is known; INT64_MAX: none. */
+int64_t objects_kept_since_us(struct stk_core *core);
 
 /* ---- launch.c */
 

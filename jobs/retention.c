@@ -74,6 +74,7 @@ struct retention {
     /* a pass */
     struct stk_expiry expiry;
     size_t n_jobs, n_contexts, n_events, n_versions, n_results, n_logs; /* removed in it */
+    int64_t replaced_before_us;                                         /* versions that were replaced later stay */
     int64_t *versions;
     size_t n_found, version_at;
     int64_t versions_after_ms, files_after_ms; /* monotonic: not before */
@@ -231,8 +232,8 @@ static void find_versions(void *arg)
     struct retention *r = arg;
     int64_t from_ms = stk_mono_ms();
 
-    r->failed = stk_store_unused_versions(r->core->store, stk_wall_us() - r->core->o.retention.keep_binaries_ms * 1000,
-                                          &r->stopped, &r->versions, &r->n_found, &r->err) < 0;
+    r->failed = stk_store_unused_versions(r->core->store, r->replaced_before_us, &r->stopped, &r->versions, &r->n_found,
+                                          &r->err) < 0;
     r->took_ms = stk_mono_ms() - from_ms;
 }
 
@@ -527,6 +528,16 @@ static bool must_wait(struct retention *r)
     return true;
 }
 
+static void look_for_versions(struct retention *r)
+{
+    int64_t kept_us = objects_kept_since_us(r->core);
+
+    r->replaced_before_us = stk_wall_us() - r->core->o.retention.keep_binaries_ms * 1000;
+    if (kept_us < r->replaced_before_us)
+        r->replaced_before_us = kept_us;
+    background(r, find_versions, on_versions_found);
+}
+
 static void begin_step(void *arg)
 {
     struct retention *r = arg;
@@ -539,7 +550,7 @@ static void begin_step(void *arg)
         if (!r->core->o.retention.keep_binaries_ms || stk_mono_ms() < r->versions_after_ms)
             next_stage(r, STAGE_FILES);
         else
-            background(r, find_versions, on_versions_found);
+            look_for_versions(r);
         return;
     case STAGE_VERSION: expire_version(r); return;
     case STAGE_FILES:

@@ -137,10 +137,11 @@ bool context_message(struct process *p, const char *type, json_t *msg)
         const char *type;
         void (*fn)(struct context *ctx, json_t *msg);
     } handlers[] = {
-        { ROLE_ZYGOTE, "forked", on_forked },       { ROLE_ZYGOTE, "exited", on_exited },
-        { ROLE_KEEPER, "started", on_started },     { ROLE_KEEPER, "failed", on_broken },
-        { ROLE_KEEPER, "ended", on_broken },        { ROLE_KEEPER, "admitted", on_admitted },
-        { ROLE_KEEPER, "cancelled", on_cancelled },
+        { ROLE_ZYGOTE, "forked", on_forked },        { ROLE_ZYGOTE, "exited", on_exited },
+        { ROLE_KEEPER, "started", on_started },      { ROLE_KEEPER, "failed", on_broken },
+        { ROLE_KEEPER, "ended", on_broken },         { ROLE_KEEPER, "admitted", on_admitted },
+        { ROLE_KEEPER, "cancelled", on_cancelled },  { ROLE_KEEPER, "objects", objects_listed },
+        { ROLE_KEEPER, "dropped", objects_dropped }, { ROLE_KEEPER, "keeps", objects_keep },
     };
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
@@ -226,6 +227,7 @@ static void keeper_hello(struct context *ctx, json_t *hello)
     struct job *job;
     size_t i;
 
+    ctx->keeps = json_is_true(json_object_get(hello, "keeps"));
     if (state && strcmp(state, "running") == 0)
         on_started(ctx, json_object_get(hello, "started"));
     else if (state && (strcmp(state, "failed") == 0 || strcmp(state, "ended") == 0))
@@ -271,6 +273,8 @@ bool context_hello(struct context *ctx, struct stk_conn *conn, const char *role,
     }
     if (p->conn)
         stk_conn_close(p->conn);
+    if (!is_zygote)
+        objects_give_up(ctx); /* what stood in the old connection is lost */
     p->conn = conn;
     stk_conn_welcome(conn, p);
     if (is_zygote)

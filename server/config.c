@@ -112,8 +112,9 @@ static const struct stk_key keys[] = {
     { "max-stored-logs", SIZE, FIELD(max_stored_logs_bytes), "10GiB", 0, 1024 * TiB,
       "What jobs and contexts that have ended left in their logs, together. The oldest go first. 0KiB: no limit." },
     { "keep-binaries", TIME, FIELD(keep_binaries_ms), "30d", 0, 3650 * DAY,
-      "How long a version of a binary is kept after a newer one of its name came, unless a stored job ran with it. The "
-      "newest\nversion of a name is never removed. 0s: for ever." },
+      "How long a version of a binary is kept after a newer one of its name came, unless a stored job ran with it, "
+      "or a\ncontext may still need it for what jobs have left there (named objects, views, UDFs). The newest "
+      "version of a\nname is never removed. 0s: for ever." },
     { "disk-reserve", SIZE, FIELD(disk_reserve_bytes), "1GiB", 0, 1024 * TiB,
       "When the disk of state-dir has less free, new jobs, contexts and binaries are refused with 507; everything else "
       "goes\non, and needs this room. 0KiB: no reserve." },

@@ -45,7 +45,7 @@ void stk_context_rows_free(struct stk_context_row *rows, size_t n);
 
 struct stk_context_spec {
     const char *name;
-    const char *kind;           /* "session", "spark", "sql", "hive" */
+    const char *kind;           /* "session", "spark", "sql", "hive", "custom" */
     json_t *spark_conf;         /* borrowed; object of strings, beats the server's defaults */
     json_t *hadoop_conf;        /* borrowed; object of strings, or NULL */
     json_t *python_paths;       /* borrowed; array of strings, or NULL */
@@ -77,6 +77,17 @@ int stk_context_delete(struct stk_core *core, const char *name, bool force, int6
 
 /* How far the start of a living context has come: new array of {"phase", "ms" since it was asked for}; NULL: not known. */
 json_t *stk_context_phases(struct stk_core *core, const char *name);
+
+/*
+ * The named objects of a context that runs, asked of its keeper: a new array of what it says (PROTOCOL.md, `objects`).
+ * STK_NOT_FOUND: no such context. STK_LIMIT: it is starting or being stopped, or its keeper is not there. STK_TIMEOUT: the keeper has not
+ * answered. STK_RUNNER: it could not.
+ */
+int stk_context_objects(struct stk_core *core, const char *name, int64_t timeout_ms, json_t **ret, struct stk_err *err);
+
+/* Drops one and frees what it holds. *ret: a new object, what it was. Errors as above; STK_NOT_FOUND: no such object, too. */
+int stk_context_drop_object(struct stk_core *core, const char *name, const char *object, int64_t timeout_ms,
+                            json_t **ret, struct stk_err *err);
 
 /* The newest context of that name, ended or not. STK_NOT_FOUND. */
 int stk_context_get(struct stk_core *core, const char *name, struct stk_context_row *ret, struct stk_err *err);

@@ -27,6 +27,7 @@ except ImportError:     # before Spark 4
     from pyspark.sql import DataFrame
 
 from . import jvm, sets
+from .needs import Needs
 from .pull import AccumulatorPull, NoServer
 
 USE_YOURS = ("this job runs in Stoker's Spark context: use the one it was given, or SparkContext.getOrCreate() and "
@@ -47,7 +48,7 @@ class Attachment:
         self.called = False         # this job has called the JVM
         self.streams = []           # Java streaming queries that this job has started
         self.listeners = []         # (manager, listener) that this job has added
-        self._kept = False          # something in the JVM needs what this worker has made (keep())
+        self.job = None             # the id of the one that runs
         self._properties = None     # of the running job, for the next connection of any of its threads (A4)
         self._tags = jvm.worker_tag(process)
 
@@ -72,6 +73,7 @@ class Attachment:
         shared = self.sc._jvm
         jvm.shared_map(shared, jvm.TEMP_DIRS).put(self.process, self.sc._temp_dir)
         self._streams_map = jvm.shared_map(shared, jvm.STREAMS)
+        self.needs = Needs(shared, self.process)
         self.accumulators = AccumulatorPull(self.sc, self.interrupts)
         jvm.shared_map(shared, jvm.ACCUMULATORS).put(self.process, self.accumulators.java)
         self._patch_user_calls()
@@ -107,7 +109,9 @@ class Attachment:
         return spark.api.java.JavaSparkContext(active.get())
 
     def context_object(self, kind):
-        """What jobs of a context of that kind get as `context`."""
+        """What jobs of a context of that kind get as `context`; None when they build it themselves."""
+        if kind == "custom":
+            return None
         if kind == "spark":
             return self.sc
         if kind == "sql":
@@ -226,7 +230,7 @@ class Attachment:
 
         @functools.wraps(shipped)
         def call(*args, **kwargs):
-            self.keep()
+            self.needs.keep()
             return shipped(*args, **kwargs)
         setattr(cls, name, call)
 
@@ -242,17 +246,11 @@ class Attachment:
         self._includes += shipping.send(self.sc, use)
         self.drop_connections()     # A4: the job's first call makes one that carries its properties
 
-    def keep(self):
-        """What the job puts into the JVM now runs code of its binary set after the worker's end: the keeper leaves the
-        worker's directory and the set's files alone."""
-        if not self._kept:
-            jvm.shared_map(self.sc._jvm, jvm.KEPT).put(self.process, True)
-            self._kept = True
-
     # -- jobs
 
     def begin(self, job, attempt, pool, description):
         """Nothing is sent to the JVM here: most of it would be wasted on jobs that never call Spark."""
+        self.job = job
         self._tags = "%s,%s" % (jvm.worker_tag(self.process), jvm.attempt_tag(job, attempt))
         self._properties = {jvm.TAGS: self._tags, "spark.jobGroup.id": job}
         if description:

@@ -8,7 +8,8 @@ import threading
 import time
 import traceback
 
-from . import jvm
+from . import jvm, needs
+from .objects import Shelf
 from .sets import Sets
 
 LOOK_SECONDS = 0.03         # between two looks at what a cancel has left
@@ -46,6 +47,11 @@ class Gateways:
         self._sets = Sets(sc, files)
         self._sets_lock = threading.Lock()
         self._remover = None                                    # the timer of _remove_files(), when there is one
+        self.objects = Shelf(sc, spark)
+        self._leaving = set()           # workers that gone() is about
+        self._left = {}                 # dead ones whose files something needs -> whether nothing of them runs any more
+        self._kept = False              # something of dead workers is needed for as long as there is the context
+        self._news = jvm.shared_map(self._jvm, jvm.NEWS)
 
     def workers(self):
         with self._lock:
@@ -75,24 +81,62 @@ class Gateways:
         return server
 
     def gone(self, worker):
-        """The worker has ended, in whatever way: nothing of it stays in the JVM."""
+        """The worker has ended, in whatever way: nothing of it stays in the JVM but what something needs."""
         with self._lock:
+            if worker in self._leaving or worker in self._left:
+                return              # said twice, by a server that came back meanwhile
+            self._leaving.add(worker)
             server = self._servers.get(worker)
-        cleared = self._clear_dead(worker, server)
-        with self._lock:
-            known = self._servers.pop(worker, None) is not None
-        kept = bool(jvm.shared_map(self._jvm, jvm.KEPT).remove(worker))
-        for step in (server.shutdown if known else None, lambda: self._inherit_accumulator(worker),
-                     lambda: self._delete_temp_dir(worker, kept), lambda: self._release_names(worker)):
-            try:
-                if step:
-                    step()
-            except Exception:       # the others must not be left out for it: nobody asks again
-                traceback.print_exc()
+        try:
+            cleared = self._clear_dead(worker, server)
+            with self._lock:
+                known = self._servers.pop(worker, None) is not None
+            for step in (server.shutdown if known else None, lambda: self._inherit_accumulator(worker),
+                         lambda: self._release_names(worker)):
+                try:
+                    if step:
+                        step()
+                except Exception:       # the others must not be left out for it: nobody asks again
+                    traceback.print_exc()
+            with self._sets_lock:
+                self._left[worker] = cleared
+                jvm.shared_map(self._jvm, jvm.BORROWED).remove(worker)
+                self._part()
+        finally:
+            with self._lock:
+                self._leaving.discard(worker)
+
+    def dropped(self):
+        """Whether a worker has dropped a named object, so that the files of a dead one may go."""
+        return bool(self._left) and self._news.remove(jvm.DROPPED) is not None
+
+    def keeps(self):
+        """Whether anything needs the binaries of workers that have ended."""
+        return self._kept or bool(self._left)
+
+    def tidy(self):
+        """Named objects have been dropped."""
         with self._sets_lock:
-            self._sets.leave(worker, kept or not cleared)   # what may still run needs its set
-            if self._remover is None:
-                self._plan_removal()
+            if self._left:
+                self._part()
+
+    def _part(self):
+        """Ends what is left of dead workers, but of those whose files a named object or a live worker needs. What one has left in the
+        session, or what may still run, needs its set for as long as there is the context."""
+        kept = needs.parse(jvm.shared_map(self._jvm, jvm.KEPT).toString())
+        needed = needs.parse(jvm.shared_map(self._jvm, jvm.BORROWED).toString()) | self.objects.needed()
+        for worker, cleared in list(self._left.items()):
+            if worker in needed and worker not in kept and cleared:
+                continue
+            try:
+                self._delete_temp_dir(worker, worker in kept or worker in needed)
+            except Exception:       # a directory is no reason to keep the rest
+                traceback.print_exc()
+            self._kept = self._kept or worker in kept or not cleared
+            self._sets.leave(worker, worker in kept or not cleared)
+            del self._left[worker]
+        if self._remover is None:
+            self._plan_removal()
 
     def _plan_removal(self):
         """Of files of uses that have ended, for when nobody may fetch them any more. The lock is held."""
@@ -127,7 +171,7 @@ class Gateways:
         locks = jvm.shared_map(self._jvm, jvm.NAMED_LOCKS)
         for name, holder in list(locks.items()):
             if holder == worker:
-                locks.remove(name)
+                locks.remove(name, worker)
 
     def _inherit_accumulator(self, worker):
         """A3: named objects and UDFs of the dead still carry its accumulator, and no task of theirs could be serialized
@@ -138,7 +182,7 @@ class Gateways:
             self._heir.reset()
 
     def _delete_temp_dir(self, worker, kept):
-        """A9; in the JVM, which also forgets its shutdown hook. The broadcasts of a named object keep the directory."""
+        """A9; in the JVM, which also forgets its shutdown hook. The broadcasts of what others need are in it."""
         path = jvm.shared_map(self._jvm, jvm.TEMP_DIRS).remove(worker)
         if path and not kept:
             self._jvm.org.apache.spark.util.Utils.deleteRecursively(self._jvm.java.io.File(path))

@@ -4,12 +4,15 @@
 STREAMS = "stoker.streams"              # streaming query id -> job tags of who started it (K7)
 ACCUMULATORS = "stoker.accumulators"    # worker -> its PythonAccumulatorV2 (A3)
 TEMP_DIRS = "stoker.temp_dirs"          # worker -> the pyspark-* directory it made (A9)
-NAMED = "stoker.named"                  # name -> named object
+NAMED = "stoker.named"                  # name -> named object (objects.py)
 NAMED_LOCKS = "stoker.named_locks"      # name -> worker that creates the object
-KEPT = "stoker.kept"                    # worker -> true when something in the JVM needs its files (A9)
+KEPT = "stoker.kept"                    # worker -> workers whose files are needed by what it left in the session (needs.py)
+BORROWED = "stoker.borrowed"            # live worker -> workers whose files are needed by what it has read (needs.py)
+NEWS = "stoker.news"                    # DROPPED -> true when a worker has dropped a named object; the keeper takes it away
 SETS = "stoker.sets"                    # binary set -> its use, a space, and the workers bound to it (sets.py)
 PLACES = "stoker.places"                # number -> the worker that began the use which has this place (sets.py)
 
+DROPPED = "dropped"
 TAGS = "spark.job.tags"
 
 

@@ -36,6 +36,7 @@ LOG_TAIL = 4096
 ADMIT_RETRIES = 3           # then the JVM is of no use any more
 ADMIT_RETRY_SECONDS = 0.1
 CANCEL_RETRY_SECONDS = 0.2
+OBJECTS_IN_FRAME = 200      # named objects; a name has 255 bytes at most, and six for each as JSON
 CRASH_SECONDS = 10.0        # for a JVM that no longer answers to be gone
 # What the JVM throws when a class is not what it was: with a class-data archive, that may be why.
 BROKEN_CLASS = re.compile(r"java\.lang\.(\w*(Class|Field|Method)\w*|Verify|Linkage|Internal|Bootstrap\w*|UnsatisfiedLink)Error\b")
@@ -60,6 +61,7 @@ class Keeper:
         self.wake = threading.Event()       # the main thread has something to look at
         self.stopping = False
         self.told = threading.Event()       # a server knows of the end
+        self._telling, self._told_keeps = threading.Lock(), False   # the last `keeps`
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.link = connection.Link(state_dir, self.hello, self.deliver, welcomed=self.welcomed, refused=self.refused)
 
@@ -185,6 +187,12 @@ class Keeper:
                 continue            # the JVM is ending: watch_jvm tells how
             if stopped:
                 self.fail("ended", "CONTEXT_STOPPED", "the SparkContext was stopped from within")
+                continue
+            try:
+                if self.gateways.dropped():
+                    self.spawn(self.tidy, {"type": "tidy"})
+            except Exception:
+                pass                # as above
 
     def watch_jvm(self, jvm):
         """In a thread of its own: waits for the JVM's end."""
@@ -308,7 +316,7 @@ class Keeper:
 
     def hello(self):
         hello = {"role": "keeper", "context": self.context, "process": self.process, "state": self.state,
-                 "workers": self.gateways.workers() if self.gateways else []}
+                 "workers": self.gateways.workers() if self.gateways else [], "keeps": self.keeps()}
         if self.state == "running":
             hello["started"] = self.started
         if self.error:
@@ -322,6 +330,7 @@ class Keeper:
             self.told.set()
         elif self.state == "running":
             self.link.send(dict(self.started, type="started"))
+            self.link.send({"type": "keeps", "any": self.keeps()})
         elif self.state == "starting":
             self.link.send({"type": "phase", "phase": self.phase_text})
 
@@ -333,11 +342,13 @@ class Keeper:
         kind = message["type"]
         if kind == "stop":
             self.ask_stop()
-        elif kind in ("admit", "gone", "cancel"):
-            threading.Thread(target=self.serve, args=(getattr(self, kind), message), name="stoker-" + kind,
-                             daemon=True).start()
+        elif kind in ("admit", "gone", "cancel", "objects", "drop"):
+            self.spawn(getattr(self, kind), message)
         else:
             raise connection.BadFrame(kind)
+
+    def spawn(self, handler, message):
+        threading.Thread(target=self.serve, args=(handler, message), name="stoker-" + message["type"], daemon=True).start()
 
     # -- request threads
 
@@ -373,7 +384,27 @@ class Keeper:
         self.link.send(dict(gateway, type="admitted", worker=worker))
 
     def gone(self, message):
-        self.gateways.gone(message["worker"])
+        try:
+            self.gateways.gone(message["worker"])
+        finally:
+            self.tell_keeps()
+
+    def tidy(self, message):
+        try:
+            self.gateways.tidy()
+        finally:
+            self.tell_keeps()
+
+    def keeps(self):
+        return self.gateways is not None and self.gateways.keeps()
+
+    def tell_keeps(self):
+        """When it has changed; `hello` tells it too."""
+        with self._telling:
+            any_kept = self.keeps()
+            if any_kept != self._told_keeps:
+                self._told_keeps = any_kept
+                self.link.send({"type": "keeps", "any": any_kept})
 
     def cancel(self, message):
         """Until it is confirmed, whatever the JVM answers: the server waits for nothing else."""
@@ -392,6 +423,32 @@ class Keeper:
         self.link.send({"type": "cancelled", "worker": message.get("worker"), "job": message["job"],
                         "attempt": message["attempt"], "final": final, **found.body(),
                         "elapsed_ms": round(1000 * (time.monotonic() - began), 1)})
+
+    def objects(self, message):
+        """Named objects, some in each frame."""
+        answer = {"type": "objects", "request": message["request"]}
+        try:
+            found = self.gateways.objects.list()
+        except Exception as e:
+            self.cannot_answer(answer, e)
+            return
+        for n in range(0, len(found) or 1, OBJECTS_IN_FRAME):
+            self.link.send(dict(answer, objects=found[n:n + OBJECTS_IN_FRAME], more=n + OBJECTS_IN_FRAME < len(found)))
+
+    def drop(self, message):
+        answer = {"type": "dropped", "request": message["request"]}
+        try:
+            found = self.gateways.objects.drop(message["name"])
+        except Exception as e:
+            self.cannot_answer(answer, e)
+            return
+        self.link.send(dict(answer, object=found))
+        self.tidy(message)
+
+    def cannot_answer(self, answer, error):
+        if not self.over():
+            traceback.print_exception(error)
+        self.link.send(dict(answer, error=failure.describe(error, "start")["message"]))
 
 
 def main(state_dir, context, process, gateway=None):

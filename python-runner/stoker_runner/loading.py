@@ -195,6 +195,27 @@ def _make(made_from, dotted):
                        raised_by='constructor') from exc
 
 
+def build_context(job, dotted, kind, gateway, jvm_context, spark_conf):
+    """Has a job make its context, in a context of the user's own kind.
+
+    Raises JobError NOT_A_JOB (exit code 2) when it has no build_context() or that returns None; USER_EXCEPTION when it
+    raises; EXITED when it calls sys.exit(). KeyboardInterrupt passes.
+    """
+    try:
+        context = getattr(job, 'build_context', lambda *_: None)(gateway, jvm_context, spark_conf)
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as exc:
+        raise failure.exited(exc, 'load') from exc
+    except BaseException as exc:
+        raise JobError('USER_EXCEPTION', f"build_context() of '{dotted}' raised {failure.text_of(exc)}",
+                       raised_by='constructor') from exc
+    if context is None:
+        raise JobError('NOT_A_JOB', f"Expected JavaSparkContext, SQLContext or HiveContext but received '{kind}': "
+                       f"'{dotted}' has no build_context() for it, or it returned None", 2)
+    return context
+
+
 def run_class_job(job, context, runtime_factory, config_json_text):
     """Validates and runs a job.
 

@@ -15,6 +15,10 @@ class Runtime(JobEnvironment):
         self.jobId, self.namedObjects = job_id, named_objects
 
     @property
+    def named_objects(self):
+        return self.namedObjects
+
+    @property
     def contextConfig(self):
         if self._tree is None:
             self._tree = loading.config_tree(json.dumps(self._settings))

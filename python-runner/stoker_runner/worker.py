@@ -87,7 +87,7 @@ class Worker:
             self.attachment.rest()
         except Exception as e:
             return self.attach_failed(e)
-        self.named = JvmNamedObjects(self.attachment)
+        self.named = JvmNamedObjects(self.attachment, self.spec["settings"])
         self.logs.start()
         faulthandler.enable(2)      # a crash leaves its Python stack in the job's stderr
         self.process_state = ProcessState(self.context, self.process, os.path.join(self.folder, "work"))
@@ -197,9 +197,10 @@ class Worker:
                 raise RuntimeError("binary set %s in a worker of %s" % (run["set"], self.bound))
             return
         loading.open_binaries(run)
-        sys.path += [p for p in self.spec["python_paths"] if p not in sys.path]
-        self.attachment.bind(Shipping(run["set"], run["binaries"], self.spec["python_paths"],
-                                      os.path.join(self.folder, "files")))
+        paths = self.spec["python_paths"]
+        sys.path += [p for p in paths if p not in sys.path]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *paths]))    # of its children
+        self.attachment.bind(Shipping(run["set"], run["binaries"], paths, os.path.join(self.folder, "files")))
         self.process_state.note()
         self.bound = run["set"]
 
@@ -209,7 +210,11 @@ class Worker:
     def run_class(self, made_from, run):
         job = loading.make_job(made_from, run["class"])
         self.phase = "run"
-        outcome = loading.run_class_job(job, self.job_context, lambda: self.runtime(run["job"]), run["config"])
+        context = self.job_context
+        if context is None:
+            sc = self.attachment.sc
+            context = loading.build_context(job, run["class"], self.spec["kind"], sc._gateway, sc._jsc, sc.getConf())
+        outcome = loading.run_class_job(job, context, lambda: self.runtime(run["job"]), run["config"])
         if outcome.kind == "invalid":
             return {"outcome": "invalid", "error": failure.invalid(outcome.problems)}
         self.phase = "result"

@@ -234,6 +234,44 @@ def test_constructor_that_raises(binaries):
     assert error.message.startswith("the constructor of 'stoker_t.Job' raised TypeError: int() argument must be")
 
 
+# build_context
+
+def build(job):
+    return loading.build_context(job, 'm.Job', 'custom', 'gateway', 'jvm', 'conf')
+
+
+def test_a_job_builds_its_context():
+    job = api.SparkJob()
+    job.build_context = lambda *given: given
+    assert build(job) == ('gateway', 'jvm', 'conf')
+    job.build_context = lambda *_: 0
+    assert build(job) == 0
+
+
+@pytest.mark.parametrize('job', [api.SparkJob(), Scripted()], ids=['none', 'no method'])
+def test_a_job_that_builds_no_context(job):
+    with pytest.raises(failure.JobError) as caught:
+        build(job)
+    assert (caught.value.code, caught.value.exit_code) == ('NOT_A_JOB', 2)
+    assert caught.value.message.startswith("Expected JavaSparkContext, SQLContext or HiveContext but received 'custom'")
+
+
+def test_build_context_that_raises():
+    job = api.SparkJob()
+    job.build_context = raiser(ValueError('no'))
+    with pytest.raises(failure.JobError) as caught:
+        build(job)
+    assert (caught.value.code, caught.value.exit_code) == ('USER_EXCEPTION', 1)
+    assert caught.value.message == "build_context() of 'm.Job' raised ValueError: no"
+    job.build_context = lambda *_: sys.exit(7)
+    with pytest.raises(failure.JobError) as caught:
+        build(job)
+    assert (caught.value.code, caught.value.exit_code) == ('EXITED', 7)
+    job.build_context = raiser(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        build(job)
+
+
 # config_tree
 
 def test_config_is_a_tree_of_config_trees():

@@ -287,13 +287,17 @@ static const char *find_kind(const char *factory)
         { "PythonSQLContextFactory", "sql" },
         { "PythonHiveContextFactory", "hive" },
     };
+    bool ours = strncmp(factory, package, sizeof package - 1) == 0;
 
-    if (strncmp(factory, package, sizeof package - 1) == 0)
+    if (ours)
         factory += sizeof package - 1;
     for (size_t i = 0; i < STK_LEN(known); i++) {
         if (strcmp(factory, known[i].class) == 0 || strcmp(factory, known[i].kind) == 0)
             return known[i].kind;
     }
+    /* A factory of the user's own, whose jobs build their context; one that begins like the four is a slip of the pen. */
+    if (strcmp(factory, "custom") == 0 || (ours && *factory && strncmp(factory, "Python", 6) != 0))
+        return "custom";
     return NULL;
 }
 

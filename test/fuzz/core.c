@@ -216,6 +216,8 @@ struct proc {
     struct attempt hand, result; /* of a worker: in flight; ended and not acknowledged */
     int interrupts;              /* not answered yet */
     bool retire, stop, running, ready;
+    char asked[STK_UUID_MAX]; /* the last request for named objects */
+    bool drop;                /* was to drop one */
     struct stk_watch *watches[4];
 };
 
@@ -430,6 +432,9 @@ static void told(struct proc *p, const char *type, const json_t *msg)
         p->interrupts++;
     } else if (strcmp(type, "retire") == 0) {
         p->retire = true;
+    } else if (strcmp(type, "objects") == 0 || strcmp(type, "drop") == 0) {
+        snprintf(p->asked, sizeof p->asked, "%s", text_of(msg, "request"));
+        p->drop = type[0] == 'd';
     } else {
         FUZZ_CHECK(strcmp(type, "admit") == 0 || strcmp(type, "gone") == 0 || strcmp(type, "cancel") == 0 ||
                        strcmp(type, "welcome") == 0 || strcmp(type, "refused") == 0,
@@ -1023,6 +1028,21 @@ static void worker_speaks(struct proc *p)
         die(p);
 }
 
+/* Of named objects, also such as nobody has asked for, or has asked for differently. */
+static void keeper_answers(struct proc *p, unsigned what)
+{
+    json_t *answer = json_pack("{s:s, s:s, s:b}", "type", p->drop == (bool)(what & 1) ? "objects" : "dropped",
+                               "request", p->asked, "more", (int)pick(2));
+
+    if (what & 2)
+        json_object_set_new(answer, "error", json_string("X"));
+    if (what & 4)
+        json_object_set_new(answer, "objects", what & 8 ? json_pack("[{s:s}]", "name", "o") : json_string("none"));
+    if (what & 8)
+        json_object_set_new(answer, "object", what & 4 ? json_null() : json_pack("{s:s}", "name", "o"));
+    say(p, answer);
+}
+
 static void keeper_speaks(struct proc *p)
 {
     struct context *ctx = context_find(core, p->context);
@@ -1042,7 +1062,12 @@ static void keeper_speaks(struct proc *p)
         say(p, json_pack("{s:s, s:{s:s}}", "type", "ended", "error", "code", "X"));
         die(p);
     } else if (what % 8 == 1) {
-        say(p, json_pack("{s:s, s:s}", "type", "phase", "phase", "starting"));
+        if (p->asked[0] && what & 8)
+            keeper_answers(p, what >> 4);
+        else if (what & 16)
+            say(p, json_pack("{s:s, s:b}", "type", "keeps", "any", (int)(what >> 5 & 1)));
+        else
+            say(p, json_pack("{s:s, s:s}", "type", "phase", "phase", "starting"));
     } else if (what % 8 < 4 && n_jobs) {
         struct job *job = job_find(core, a_job_id());
 
@@ -1109,6 +1134,16 @@ static void break_connection(void)
 
 /* ---- */
 
+static void ask_for_objects(void)
+{
+    json_auto_t *found = NULL;
+
+    if (pick(2))
+        stk_context_objects(core, a_context_name(), 0, &found, NULL);
+    else
+        stk_context_drop_object(core, a_context_name(), "o", 0, &found, NULL);
+}
+
 static void step(void)
 {
     struct proc *p;
@@ -1119,8 +1154,12 @@ static void step(void)
     case 2: submit_job(); break;
     case 3: cancel_job(); break;
     case 4:
-        if (pick(4) == 0)
-            stk_context_delete(core, a_context_name(), pick(2), 0, NULL);
+        switch (pick(8)) {
+        case 0:
+        case 1: stk_context_delete(core, a_context_name(), pick(2), 0, NULL); break;
+        case 2: ask_for_objects(); break;
+        default: break;
+        }
         break;
     case 5: answer_command(false); break;
     case 6: answer_command(pick(4) == 0); break;

@@ -171,7 +171,7 @@ def test_settings_reach_the_spec(server, own_context):
             "spark.sql.shuffle.partitions": "7",
             "passthrough.spark.ui.enabled": "false",
             "hadoop.fs.defaultFS": "file:///",
-            "python.paths": "/opt/a,/opt/b",
+            "python.paths": "/opt/a,lib/b",
             "max-jobs-per-context": "3",
             "context-factory": "spark.jobserver.python.PythonSQLContextFactory",
             "my.own": "x y",
@@ -193,7 +193,10 @@ def test_settings_reach_the_spec(server, own_context):
         "spark.master": "local[*]",
     }
     assert {k: conf.get(k) for k in wanted} == wanted
-    assert spec["hadoop_conf"] == {"fs.defaultFS": "file:///"} and spec["python_paths"] == ["/opt/a", "/opt/b"]
+    assert spec["hadoop_conf"] == {"fs.defaultFS": "file:///"} and spec["python_paths"] == [
+        "/opt/a",
+        os.path.join(server.folder, "lib/b"),
+    ]
     assert spec["settings"]["my"]["own"] == "x y" and spec["settings"]["context"]["name"] == name
     assert spec["settings"]["is-adhoc"] == "false" and spec["settings"]["num-cpu-cores"] == "4"
     assert (spec["max_result_inline"], spec["max_result"], spec["max_log"]) == (65536, 1 << 30, 4 << 30)

@@ -233,6 +233,33 @@ def test_replaced_versions_go_unless_a_stored_job_ran_with_them(daemon):
     assert server.run(context, alone).result == "ok"
 
 
+def test_binaries_that_a_context_has_run_stay_while_it_keeps_something(daemon):
+    """A named object may call their code, whatever became of its job's record, over a restart of the server too."""
+    server = daemon(keep_binaries="1s", max_stored_jobs=1).start()
+    context = server.create(wish={"keeper": "keeps", "objects": '[{"name": "it", "kind": "rdd"}]'})
+    app, last = server.upload("app", make_zip({"app.py": "V = 1"})), None
+    digest = server.rows("SELECT digest FROM binary_versions ORDER BY version DESC LIMIT 1")[0][0]
+
+    def passes(n):
+        """Waits for passes of the retention, each of which removes a job."""
+        nonlocal last
+        for _ in range(n):
+            before, last = last, server.run(context, app).json["jobId"]
+            wait_for(lambda: before is None or server.get("/jobs/" + before).status == 404, "a pass", LONG)
+
+    passes(1)
+    server.upload("app", make_zip({"app.py": "V = 2"}))
+    replaced = time.time()
+    passes(1)
+    wait_for(lambda: time.time() > replaced + 2, "the old version is due")
+    passes(3)
+    server.restart()
+    passes(3)
+    assert files(server, "blobs", digest)
+    assert server.delete("/v1/contexts/%s/objects/it" % context).status == 200
+    wait_for(lambda: not files(server, "blobs", digest), "nothing needs it any more", LONG)
+
+
 # ---- crashes
 
 

@@ -159,6 +159,12 @@ class Stage:
     def on_cancel(self, line):
         self.replies.append(self.server.background("DELETE", "/jobs/" + self.job))
 
+    def on_list_objects(self, line):
+        self.replies.append(self.server.background("GET", "/v1/contexts/transcript/objects"))
+
+    def on_drop_object(self, line):
+        self.replies.append(self.server.background("DELETE", "/v1/contexts/transcript/objects/" + line["name"]))
+
     def on_stop(self, line):
         self.deleting = self.server.background("DELETE", "/contexts/transcript")
 
@@ -256,6 +262,10 @@ def test_context(stage):
     stage.play(after)
     assert stage.deleting().status == 200
     assert stage.server.context_row("transcript")[1] == "STOPPED"
+    listed, dropped, nothing = (reply() for reply in stage.replies)
+    assert [each["name"] for each in listed.json["objects"]] == ["people", "rates"]
+    assert (dropped.status, dropped.json) == (200, listed.json["objects"][0])
+    assert nothing.status == 404
 
 
 WORKERS = sorted(n for n in os.listdir(FOLDER) if n.startswith("worker-") and n.endswith(".jsonl"))

@@ -343,7 +343,11 @@ static void factories_become_kinds(void **state)
         { "spark.jobserver.python.PythonSQLContextFactory", "sql" },
         { "PythonHiveContextFactory", "hive" },
         { "sql", "sql" },
+        { "custom", "custom" },
+        { "spark.jobserver.python.MyOwnContextFactory", "custom" },
     };
+    static const char *const unknown[] = { "a.b.C", "spark.jobserver.python.PythonSesionContextFactory",
+                                           "spark.jobserver.python.", "" };
     char settings[128];
     struct stk_context_wish s = { 0 };
     struct stk_err err;
@@ -356,11 +360,14 @@ static void factories_become_kinds(void **state)
         assert_string_equal(cases[i][1], s.spec.kind);
         stk_context_wish_done(&s);
     }
-    o = object("{\"context-factory\":\"a.b.C\"}");
-    assert_int_equal(-1, stk_settings_wish(&s, "ctx", o, &err));
-    assert_int_equal(STK_NOT_FOUND, err.code);
-    assert_string_equal("a.b.C", err.msg);
-    json_decref(o);
+    for (size_t i = 0; i < STK_LEN(unknown); i++) {
+        snprintf(settings, sizeof settings, "{\"context-factory\":\"%s\"}", unknown[i]);
+        o = object(settings);
+        assert_int_equal(-1, stk_settings_wish(&s, "ctx", o, &err));
+        assert_int_equal(STK_NOT_FOUND, err.code);
+        assert_string_equal(unknown[i], err.msg);
+        json_decref(o);
+    }
 }
 
 static void hive_is_there_when_asked_for(void **state)

@@ -85,8 +85,8 @@ static int read_wish(const struct native *native, struct stk_reply *reply, const
         return 0;
     }
     if (err.code == STK_NOT_FOUND)
-        stk_native_wrong(reply, "settings", "there is no 'context-factory' %.80s; there are: session, spark, sql, hive",
-                         err.msg);
+        stk_native_wrong(reply, "settings",
+                         "there is no 'context-factory' %.80s; there are: session, spark, sql, hive, custom", err.msg);
     else if (err.code == STK_INVALID)
         stk_native_wrong(reply, "settings", "%s", err.msg);
     else

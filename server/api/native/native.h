@@ -18,6 +18,7 @@ stk_handler stk_native_jobs_list, stk_native_jobs_get, stk_native_jobs_receipt, 
     stk_native_jobs_delete;
 stk_handler stk_native_contexts_list, stk_native_contexts_get, stk_native_contexts_post, stk_native_contexts_delete;
 stk_handler stk_native_binaries_list, stk_native_binaries_get, stk_native_binaries_put, stk_native_binaries_delete;
+stk_handler stk_native_objects_list, stk_native_objects_delete;
 stk_handler stk_native_server;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
 stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */

@@ -17,6 +17,8 @@ static struct stk_route routes[] = {
     { "DELETE", "/v1/contexts/{name}", stk_native_contexts_delete, 0 },
     { "GET", "/v1/contexts/{name}/logs", stk_native_contexts_logs, 0 },
     { "GET", "/v1/contexts/{name}/error", stk_native_contexts_error, 0 },
+    { "GET", "/v1/contexts/{name}/objects", stk_native_objects_list, 0 },
+    { "DELETE", "/v1/contexts/{name}/objects/{object}", stk_native_objects_delete, 0 },
 
     { "GET", "/v1/jobs", stk_native_jobs_list, 0 },
     { "POST", "/v1/jobs", stk_native_jobs_post, 0 },

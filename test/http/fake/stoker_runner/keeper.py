@@ -9,7 +9,14 @@ meets_jobs      says that a cancel has met an active Spark job
 ignore_sigterm  does not end when asked to
 no_admit        makes no gateways
 out_of_memory   says at SIGUSR1 that the heap of its JVM is used up, and exits
+silent          does not answer when it is asked for named objects, or to drop one
+broken          answers that it cannot
+cuts            cuts its connection instead of an answer
+keeps           says that something needs the binaries of workers that have ended, until it has dropped its last object
+twice           answers each twice, after an answer to a request that nobody has made
 
+spark.fake.objects are the named objects of its "JVM", a JSON array, or an object with a field `times`: so many like it. It says two in
+a frame.
 spark.fake.class_data is what `started` says of a missing class-data archive, as JSON text.
 """
 
@@ -29,6 +36,9 @@ class Keeper:
         self.link = link.Link(state_dir, self)
         self.state, self.started, self.workers, self.later = "starting", None, [], []
         self.start_at = time.monotonic() + (0.5 if self.wish == "late" else 0)
+        self.objects = json.loads(specs.wish(spec, "objects") or "[]")
+        if isinstance(self.objects, dict):
+            self.objects = [dict(self.objects, name="object-%03d" % n) for n in range(self.objects["times"])]
         self.stopped = False
         self.spent = False
         signal.signal(signal.SIGTERM, self.on_sigterm)
@@ -91,6 +101,8 @@ class Keeper:
                 self.started["class_data"] = json.loads(specs.wish(self.spec, "class_data"))
             self.state = "running"
             self.link.send(dict(self.started, type="started"))
+            if self.wish == "keeps":
+                self.link.send({"type": "keeps", "any": True})
 
     def hello(self):
         return {
@@ -99,6 +111,7 @@ class Keeper:
             "process": self.process,
             "workers": self.workers,
             "state": "running" if self.started else "starting",
+            "keeps": self.wish == "keeps" and bool(self.objects),
             **({"started": self.started} if self.started else {}),
         }
 
@@ -138,6 +151,35 @@ class Keeper:
             "elapsed_ms": 1,
         }
         self.later.append((time.monotonic() + (0.5 if self.wish == "slow_cancel" else 0), answer))
+
+    def on_objects(self, message):
+        answers = [
+            {"type": "objects", "request": message["request"], "objects": self.objects[n : n + 2], "more": n + 2 < len(self.objects)}
+            for n in range(0, len(self.objects) or 1, 2)
+        ]
+        self.answer(message, "objects", answers)
+
+    def on_drop(self, message):
+        dropped = None
+        if self.wish != "silent":
+            dropped = next((o for o in self.objects if o["name"] == message["name"]), None)
+            self.objects = [o for o in self.objects if o is not dropped]
+        if self.wish == "keeps" and not self.objects:
+            self.link.send({"type": "keeps", "any": False})
+        self.answer(message, "dropped", [{"type": "dropped", "request": message["request"], "object": dropped}])
+
+    def answer(self, message, kind, answers):
+        if self.wish == "broken":
+            answers = [{"type": kind, "request": message["request"], "error": "the fake JVM does not feel well"}]
+        elif self.wish == "twice":
+            answers = [dict(answers[0], request="nobody's"), *answers, *answers]
+        elif self.wish == "cuts":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        elif self.wish == "silent":
+            print("fake keeper: is asked for %s" % kind, flush=True)
+        if self.wish not in ("silent", "cuts"):
+            for each in answers:
+                self.link.send(each)
 
     def on_stop(self, message):
         self.stopped = True
