@@ -140,7 +140,7 @@ bool context_message(struct process *p, const char *type, json_t *msg)
         { ROLE_ZYGOTE, "forked", on_forked },       { ROLE_ZYGOTE, "exited", on_exited },
         { ROLE_KEEPER, "started", on_started },     { ROLE_KEEPER, "failed", on_broken },
         { ROLE_KEEPER, "ended", on_broken },        { ROLE_KEEPER, "admitted", on_admitted },
-        { ROLE_KEEPER, "cancelled", on_cancelled },
+        { ROLE_KEEPER, "cancelled", on_cancelled }, { ROLE_KEEPER, "progress", progress_keeper_said },
     };
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
@@ -226,6 +226,7 @@ static void keeper_hello(struct context *ctx, json_t *hello)
     struct job *job;
     size_t i;
 
+    progress_keeper_dialled(ctx, hello);
     if (state && strcmp(state, "running") == 0)
         on_started(ctx, json_object_get(hello, "started"));
     else if (state && (strcmp(state, "failed") == 0 || strcmp(state, "ended") == 0))

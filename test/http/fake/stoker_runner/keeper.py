@@ -9,6 +9,11 @@ meets_jobs      says that a cancel has met an active Spark job
 ignore_sigterm  does not end when asked to
 no_admit        makes no gateways
 out_of_memory   says at SIGUSR1 that the heap of its JVM is used up, and exits
+old             does not know the message `look`
+no_answer       answers no `look`
+
+Each `look` is a line of the file "looks" in the context's directory; what it answers stands in "progress" there, as JSON text: the
+list of attempts, or the fields of the whole message.
 
 spark.fake.class_data is what `started` says of a missing class-data archive, as JSON text.
 """
@@ -25,6 +30,7 @@ from . import link, spec as specs
 class Keeper:
     def __init__(self, state_dir, context, process, spec):
         self.context, self.process, self.spec = context, process, spec
+        self.folder = os.path.join(state_dir, "contexts", context)
         self.wish = specs.wish(spec, "keeper")
         self.link = link.Link(state_dir, self)
         self.state, self.started, self.workers, self.later = "starting", None, [], []
@@ -99,6 +105,7 @@ class Keeper:
             "process": self.process,
             "workers": self.workers,
             "state": "running" if self.started else "starting",
+            **({} if self.wish == "old" else {"looks": True}),
             **({"started": self.started} if self.started else {}),
         }
 
@@ -138,6 +145,18 @@ class Keeper:
             "elapsed_ms": 1,
         }
         self.later.append((time.monotonic() + (0.5 if self.wish == "slow_cancel" else 0), answer))
+
+    def on_look(self, message):
+        with open(os.path.join(self.folder, "looks"), "a") as f:
+            f.write(json.dumps(message["attempts"]) + "\n")
+        if self.wish == "no_answer":
+            return
+        try:
+            with open(os.path.join(self.folder, "progress")) as f:
+                told = json.load(f)
+        except FileNotFoundError:
+            told = []
+        self.link.send({"type": "progress", **(told if isinstance(told, dict) else {"attempts": told})})
 
     def on_stop(self, message):
         self.stopped = True
