@@ -117,7 +117,7 @@ struct context {
         bool waits;                   /* the timer is set */
         bool able;                    /* its keeper knows the question */
         bool asked;                   /* and has not answered it */
-        int64_t number, last_ms;      /* of the last one; monotonic */
+        int64_t last_ms;              /* of the last one; monotonic */
     } look;                           /* at how far its jobs are in Spark (progress.c) */
     struct stk_timer *timer;          /* deadline of a stop; retry of the last row */
     bool stop_waits;                  /* for the commit of STOPPING, before its processes are told */

@@ -1,7 +1,7 @@
 /*
  * How far running jobs are in Spark.
  *
- * A worker says when its job has called Spark. As long as a context has such a job, its keeper is asked twice a second, one question
+ * A worker says when its job has called Spark. As long as a context has such a job, its keeper is asked every 0.7 s, one question
  * at a time, so a keeper that is busy is asked later. No question is asked of a job that is being cancelled. What the keeper answers
  * is put on a board: it is read by GETs and by followers of events, in threads of their own, which must not cost the loop a turn each.
  */
@@ -16,16 +16,14 @@
 #include <string.h>
 
 enum {
-    LOOK_MS = 500,
+    LOOK_MS = 700,       /* followers look four times a second: so they know within one */
     FIRST_LOOK_MS = 200, /* many jobs are over by then */
-    LOOKS_A_TELL = 2,    /* followers hear of a job at every second look: once a second */
-    ATTEMPTS_MAX = 4096, /* in a question, which is to fit a frame, and so is its answer */
+    ATTEMPTS_MAX = 4096, /* in a question, which is to fit a frame */
 };
 
 struct progress {
     struct stk_progress_news news; /* version 0: it is not on the board */
-    struct stk_progress newest;    /* may not have been told yet */
-    int64_t told_at;               /* number of that look */
+    struct stk_progress newest;    /* the same as was told last, but for its time */
     TAILQ_ENTRY(progress) link;
     UT_hash_handle hh;
 };
@@ -69,10 +67,10 @@ static bool same_counts(const struct stk_progress *a, const struct stk_progress 
            memcmp(&a->tasks, &b->tasks, sizeof a->tasks) == 0;
 }
 
-static void board_put(struct progress_board *b, struct progress *p, const struct stk_progress *found, int64_t look)
+static void board_put(struct progress_board *b, struct progress *p, const struct stk_progress *found)
 {
     bool is_new = p->news.version == 0;
-    bool tell = is_new || (look - p->told_at >= LOOKS_A_TELL && !same_counts(found, &p->news.progress));
+    bool tell = is_new || !same_counts(found, &p->news.progress);
 
     pthread_mutex_lock(&b->lock);
     p->newest = *found;
@@ -82,7 +80,6 @@ static void board_put(struct progress_board *b, struct progress *p, const struct
         else
             TAILQ_REMOVE(&b->told, p, link);
         TAILQ_INSERT_TAIL(&b->told, p, link);
-        p->told_at = look;
         p->news.progress = *found;
         p->news.version = atomic_load_explicit(&b->version, memory_order_relaxed) + 1;
         atomic_store_explicit(&b->version, p->news.version, memory_order_release);
@@ -191,7 +188,6 @@ static void on_look(void *arg)
         return;
     if (ctx->keeper.conn && ctx->look.able && !ctx->look.asked) {
         ctx->look.asked = true;
-        ctx->look.number++;
         ctx->look.last_ms = stk_mono_ms();
         stk_conn_send_take(ctx->keeper.conn, json_pack("{s:s, s:O}", "type", "look", "attempts", attempts));
     }
@@ -276,6 +272,6 @@ void progress_keeper_said(struct context *ctx, json_t *msg)
         }
         if (!job->progress->news.version)
             job->progress->news.after_event = stk_store_event_newest(ctx->core->store);
-        board_put(ctx->core->board, job->progress, &found, ctx->look.number);
+        board_put(ctx->core->board, job->progress, &found);
     }
 }

@@ -28,7 +28,7 @@ struct stk_progress {
 /* false: it has ended, has not called Spark, or nobody has looked yet. */
 bool stk_progress_get(struct stk_core *core, const char *job_id, struct stk_progress *ret);
 
-/* What was told of a job at last, which is its newest state that is worth telling: changes, and at most about one a second. */
+/* A change of one job's progress; there are not more than three in two seconds. */
 struct stk_progress_news {
     uint64_t version; /* rises with each that is told, of whatever job, from 1 on */
     char job_id[STK_UUID_MAX], context_id[STK_UUID_MAX];
