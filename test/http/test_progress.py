@@ -338,16 +338,15 @@ def test_filters_apply_to_progress(server, place, flags):
         ("job", c): {c},
     }
     followers = {key: follow(server, **dict([key] if key else [])) for key in wanted}
+
+    def told(follower):
+        return {e["job"] for e in follower.data_of if e["type"] == "job.progress"} & {a, b, c}
+
     here.answers([entry(a, total=1), entry(b, total=1)])
     there.answers([entry(c, total=1)])
-    everything = followers[()]
-    everything.wait_for(lambda all: {a, b, c} <= {e["job"] for e in all if e["type"] == "job.progress"})
-    flags.up("go")
-    for job in (a, b, c):
-        server.wait_job(job, "FINISHED")
-    everything.wait_end_of(a, b, c)
     for key, follower in followers.items():
-        if key not in ((), ("type", "context"), ("type", "job.progress")):
-            wait_for(lambda: follower.last >= everything.last - 2, "%s" % (key,))
-        found = {e["job"] for e in follower.data_of if e["type"] == "job.progress" and e["job"] in (a, b, c)}
-        assert found == wanted[key], key
+        wait_for(lambda: told(follower) >= wanted[key], "%s" % (key,))
+    flags.up("go")
+    followers[("type", "job.ended")].wait_end_of(a, b, c)
+    followers[("type", "job")].wait_end_of(a, b, c)
+    assert {key: told(follower) for key, follower in followers.items()} == wanted
