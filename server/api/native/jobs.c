@@ -21,12 +21,14 @@ static json_t *clock_of(int64_t limit_ms, bool runs, int64_t since_us)
     return json_pack("{s:I, s:o}", "limit_ms", (json_int_t)limit_ms, "left_ms", left);
 }
 
+/* core NULL: of one that has ended. */
 static json_t *progress_of(struct stk_core *core, const struct stk_job_row *row)
 {
     struct stk_progress progress;
 
-    return !stk_job_is_final(row->state) && stk_progress_get(core, row->id, &progress) ? stk_native_progress(&progress)
-                                                                                       : json_null();
+    return core && !stk_job_is_final(row->state) && stk_progress_get(core, row->id, &progress)
+               ? stk_native_progress(&progress)
+               : json_null();
 }
 
 /* position: -1 for a job that does not wait. */
@@ -66,7 +68,7 @@ static json_t *job_object(struct stk_core *core, const struct stk_job_row *row, 
 
 json_t *stk_native_job(const struct stk_job_row *row)
 {
-    return job_object(row, -1);
+    return job_object(NULL, row, -1);
 }
 
 /* Replies with the job as it is now; releases the row. */
