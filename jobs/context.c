@@ -74,6 +74,7 @@ void context_free(struct context *ctx)
     HASH_DEL(core->contexts, ctx);
     stk_timer_free(ctx->timer);
     stk_timer_free(ctx->clock);
+    stk_timer_free(ctx->look.timer);
     json_decref(ctx->phases);
     stk_context_row_done(&ctx->row);
     stk_text_unref(ctx->jobs_error);

@@ -82,8 +82,8 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
     runner.events.arg = core;
     core->runner = stk_runner_new(loop, &runner, err);
     core->reaper = core->runner ? stk_timer_new(loop, on_reap, core) : NULL;
-    if (!core->reaper || !(core->retention = retention_new(core, err)) || !(core->disk = disk_new(core, err)) ||
-        class_data_new(core, err) < 0) {
+    if (!core->reaper || !(core->board = progress_board_new(err)) || !(core->retention = retention_new(core, err)) ||
+        !(core->disk = disk_new(core, err)) || class_data_new(core, err) < 0) {
         stk_core_free(core);
         return NULL;
     }
@@ -165,6 +165,7 @@ void stk_core_free(struct stk_core *core)
     warm_done(core);
     retention_free(core->retention);
     disk_free(core->disk);
+    progress_board_free(core->board);
     class_data_free(core->class_data);
     stk_timer_free(core->reaper);
     stk_runner_free(core->runner);

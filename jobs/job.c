@@ -46,6 +46,7 @@ void job_free(struct job *job)
     assert(!job->worker && !job->queued && job->commits == 0);
     if (HASH_COUNT(job->core->jobs) && find(job->core, job->row.id) == job)
         HASH_DEL(job->core->jobs, job);
+    progress_forget(job);
     stk_job_row_done(&job->row);
     json_decref(job->outcome);
     json_decref(job->receipt);
@@ -154,6 +155,7 @@ void job_release(struct job *job)
 
 void job_requeue(struct job *job)
 {
+    progress_forget(job);
     job_release(job);
     if (job->context->ending && job->context->end_state != STK_CONTEXT_CREATING) {
         job_settle(job, STK_JOB_ERROR, stk_text_ref(job->context->jobs_error));
@@ -168,6 +170,7 @@ void job_requeue(struct job *job)
 void job_settle(struct job *job, enum stk_job_state to, struct stk_text *error_take)
 {
     assert(!job->settled && stk_job_is_final(to));
+    progress_forget(job); /* before its end can be known */
     job->counted = job->worker;
     if (job->worker)
         job->worker->unrecorded++;

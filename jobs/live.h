@@ -21,6 +21,8 @@
 struct class_data;
 struct context;
 struct job;
+struct progress;
+struct progress_board;
 
 enum role { ROLE_ZYGOTE, ROLE_KEEPER, ROLE_WORKER, ROLE_JVM };
 
@@ -76,15 +78,16 @@ struct job {
     struct stk_timer *clock;            /* of its queue or run time-out; NULL: it has none */
     /* cancel */
     enum cancel_reason cancel;
-    bool worker_over;        /* the worker is done with it, or gone */
-    bool keeper_over;        /* the keeper has confirmed that nothing of it runs in Spark */
-    bool ended_itself;       /* its end came before the interrupt reached it */
-    bool spark_stopped;      /* the cancel has stopped Spark jobs or streams of it */
-    bool killed;             /* the zygote was asked to kill its worker */
-    json_t *outcome;         /* `done` that came while it was being cancelled */
-    json_t *receipt;         /* NULL: nobody wanted to end it */
-    struct stk_timer *grace; /* of a cancel */
-    struct stk_timer *retry; /* of a commit that found the disk full */
+    bool worker_over;          /* the worker is done with it, or gone */
+    bool keeper_over;          /* the keeper has confirmed that nothing of it runs in Spark */
+    bool ended_itself;         /* its end came before the interrupt reached it */
+    bool spark_stopped;        /* the cancel has stopped Spark jobs or streams of it */
+    bool killed;               /* the zygote was asked to kill its worker */
+    json_t *outcome;           /* `done` that came while it was being cancelled */
+    json_t *receipt;           /* NULL: nobody wanted to end it */
+    struct progress *progress; /* in Spark; NULL: this attempt has not called it */
+    struct stk_timer *grace;   /* of a cancel */
+    struct stk_timer *retry;   /* of a commit that found the disk full */
     TAILQ_ENTRY(job) link;
     UT_hash_handle hh;
 };
@@ -111,16 +114,23 @@ struct context {
     int64_t idle_since_ms;                /* monotonic; the end of its last job */
     json_t *phases;                       /* of its start, so far: array of {phase, ms} */
     struct stk_timer *clock;              /* of the two */
-    struct stk_timer *timer;              /* deadline of a stop; retry of the last row */
-    bool stop_waits;                      /* for the commit of STOPPING, before its processes are told */
-    int64_t stop_grace_ms;                /* what they will be told then */
-    bool ending;                          /* being stopped or cleared away: no new work */
-    enum stk_context_state end_state;     /* CREATING: to be started again, its queued jobs stay QUEUED */
-    struct stk_text *jobs_error;          /* what its unfinished jobs end with */
-    bool closed;                          /* its processes are gone and its jobs settled; nothing finds it any more */
-    bool last_row;                        /* is on the way to the store; after its commit the context is forgotten */
-    bool abandoned;                       /* its first row could not be written: nobody knows it */
-    int commits;                          /* store commands not answered yet */
+    struct {
+        struct stk_timer *timer;      /* NULL: no job of it has called Spark yet */
+        bool waits;                   /* the timer is set */
+        bool able;                    /* its keeper knows the question */
+        bool asked;                   /* and has not answered it */
+        int64_t last_ms;              /* of the last one; monotonic */
+    } look;                           /* at how far its jobs are in Spark (progress.c) */
+    struct stk_timer *timer;          /* deadline of a stop; retry of the last row */
+    bool stop_waits;                  /* for the commit of STOPPING, before its processes are told */
+    int64_t stop_grace_ms;            /* what they will be told then */
+    bool ending;                      /* being stopped or cleared away: no new work */
+    enum stk_context_state end_state; /* CREATING: to be started again, its queued jobs stay QUEUED */
+    struct stk_text *jobs_error;      /* what its unfinished jobs end with */
+    bool closed;                      /* its processes are gone and its jobs settled; nothing finds it any more */
+    bool last_row;                    /* is on the way to the store; after its commit the context is forgotten */
+    bool abandoned;                   /* its first row could not be written: nobody knows it */
+    int commits;                      /* store commands not answered yet */
     UT_hash_handle hh;
 };
 
@@ -138,6 +148,7 @@ struct stk_core {
     struct stk_timer *reaper;     /* of idle workers */
     struct retention *retention;
     struct disk *disk;
+    struct progress_board *board;
     struct class_data *class_data; /* NULL: archives are neither made nor used */
     bool stopping;
     bool leaving;                          /* stopping, and the contexts go on without us */
@@ -200,6 +211,15 @@ void cancel_worker_exited(struct job *job, json_t *exit); /* as the zygote said;
 void cancel_worker_over(struct job *job);
 void cancel_keeper_said(struct job *job, json_t *cancelled);
 void cancel_keeper_gone(struct job *job);
+
+/* ---- progress.c: how far jobs are in Spark */
+
+struct progress_board *progress_board_new(struct stk_err *err);
+void progress_board_free(struct progress_board *b); /* NULL is fine */
+void progress_wanted(struct job *job);              /* its worker says that it has called Spark */
+void progress_forget(struct job *job);              /* the attempt is over */
+void progress_keeper_dialled(struct context *ctx, json_t *hello);
+void progress_keeper_said(struct context *ctx, json_t *msg);
 
 /* ---- receipt.c */
 

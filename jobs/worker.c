@@ -292,6 +292,11 @@ bool worker_message(struct worker *w, const char *type, json_t *msg)
         queue_dispatch(ctx);
     } else if (strcmp(type, "failed") == 0) {
         on_failed(w, msg);
+    } else if (strcmp(type, "spark") == 0) {
+        struct job *job = job_in_hand(w, msg);
+
+        if (job)
+            progress_wanted(job);
     } else {
         return false;
     }

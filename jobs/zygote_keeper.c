@@ -137,11 +137,17 @@ bool context_message(struct process *p, const char *type, json_t *msg)
         const char *type;
         void (*fn)(struct context *ctx, json_t *msg);
     } handlers[] = {
-        { ROLE_ZYGOTE, "forked", on_forked },        { ROLE_ZYGOTE, "exited", on_exited },
-        { ROLE_KEEPER, "started", on_started },      { ROLE_KEEPER, "failed", on_broken },
-        { ROLE_KEEPER, "ended", on_broken },         { ROLE_KEEPER, "admitted", on_admitted },
-        { ROLE_KEEPER, "cancelled", on_cancelled },  { ROLE_KEEPER, "objects", objects_listed },
-        { ROLE_KEEPER, "dropped", objects_dropped }, { ROLE_KEEPER, "keeps", objects_keep },
+        { ROLE_ZYGOTE, "forked", on_forked },
+        { ROLE_ZYGOTE, "exited", on_exited },
+        { ROLE_KEEPER, "started", on_started },
+        { ROLE_KEEPER, "failed", on_broken },
+        { ROLE_KEEPER, "ended", on_broken },
+        { ROLE_KEEPER, "admitted", on_admitted },
+        { ROLE_KEEPER, "cancelled", on_cancelled },
+        { ROLE_KEEPER, "objects", objects_listed },
+        { ROLE_KEEPER, "dropped", objects_dropped },
+        { ROLE_KEEPER, "keeps", objects_keep },
+        { ROLE_KEEPER, "progress", progress_keeper_said },
     };
 
     if (p->role == ROLE_KEEPER && strcmp(type, "phase") == 0) {
@@ -228,6 +234,7 @@ static void keeper_hello(struct context *ctx, json_t *hello)
     size_t i;
 
     ctx->keeps = json_is_true(json_object_get(hello, "keeps"));
+    progress_keeper_dialled(ctx, hello);
     if (state && strcmp(state, "running") == 0)
         on_started(ctx, json_object_get(hello, "started"));
     else if (state && (strcmp(state, "failed") == 0 || strcmp(state, "ended") == 0))

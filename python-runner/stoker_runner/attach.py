@@ -46,6 +46,7 @@ class Attachment:
         self.process, self.interrupts = process, interrupts
         self.spoiled = False        # the job has shut the gateway down
         self.called = False         # this job has called the JVM
+        self._attempt = None        # (job, attempt) that runs
         self.streams = []           # Java streaming queries that this job has started
         self.listeners = []         # (manager, listener) that this job has added
         self.job = None             # the id of the one that runs
@@ -258,10 +259,16 @@ class Attachment:
         if pool:
             self._properties["spark.scheduler.pool"] = pool
         self.called = False
+        self._attempt = job, attempt
+
+    def caller(self):
+        """(job, attempt) of the job that runs, once it has called the JVM, else None. Any thread."""
+        attempt = self._attempt
+        return attempt if self.called and attempt is self._attempt else None
 
     def reset(self):
         """A5: undoes what the job did to this process's side of Spark. None, or why the worker cannot be used again."""
-        reason = None
+        reason, self._attempt = None, None
         if self.spoiled:
             reason = "its job shut the gateway to Spark down"
         elif self.called:

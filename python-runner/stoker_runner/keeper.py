@@ -1,11 +1,13 @@
 """The keeper of a context (PROTOCOL.md section 5): holds the JVM and the SparkContext, and runs no user code.
 
 Threads: the main thread starts Spark and then watches it; the I/O thread owns the Link; each request gets a thread of
-its own, so that a slow cancel delays nobody, and a new py4j connection, whose JVM thread has no properties left over.
+its own, so that a slow cancel delays nobody, and a new py4j connection, whose JVM thread has no properties left over. Only
+looks at the progress of jobs share one, since there are many of them.
 """
 import fcntl
 import os
 import platform
+import queue
 import re
 import select
 import signal
@@ -24,6 +26,7 @@ from . import class_data, connection, failure, jvm, launch, proc
 from .failure import JobError
 from .gateways import Gateways
 from .oom import OomKills
+from .progress import Progress
 from .spec import read_spec
 from .verdicts import MAY_HELP, NEVER
 
@@ -37,6 +40,7 @@ ADMIT_RETRIES = 3           # then the JVM is of no use any more
 ADMIT_RETRY_SECONDS = 0.1
 CANCEL_RETRY_SECONDS = 0.2
 OBJECTS_IN_FRAME = 200      # named objects; a name has 255 bytes at most, and six for each as JSON
+GIVE_WAY_SECONDS = 1.0      # a look at progress waits so long for requests that are being served
 CRASH_SECONDS = 10.0        # for a JVM that no longer answers to be gone
 # What the JVM throws when a class is not what it was: with a class-data archive, that may be why.
 BROKEN_CLASS = re.compile(r"java\.lang\.(\w*(Class|Field|Method)\w*|Verify|Linkage|Internal|Bootstrap\w*|UnsatisfiedLink)Error\b")
@@ -58,6 +62,9 @@ class Keeper:
         self.archive = None         # the class-data archive that the JVM has mapped
         self.oom = OomKills()
         self.gateways = None        # Gateways, once Spark is up
+        self.looks = None           # queue of `look` messages, once the first has come
+        self.serving = 0            # requests that are being served
+        self.served = threading.Condition()     # guards it
         self.wake = threading.Event()       # the main thread has something to look at
         self.stopping = False
         self.told = threading.Event()       # a server knows of the end
@@ -316,7 +323,7 @@ class Keeper:
 
     def hello(self):
         hello = {"role": "keeper", "context": self.context, "process": self.process, "state": self.state,
-                 "workers": self.gateways.workers() if self.gateways else [], "keeps": self.keeps()}
+                 "workers": self.gateways.workers() if self.gateways else [], "keeps": self.keeps(), "looks": True}
         if self.state == "running":
             hello["started"] = self.started
         if self.error:
@@ -344,6 +351,11 @@ class Keeper:
             self.ask_stop()
         elif kind in ("admit", "gone", "cancel", "objects", "drop"):
             self.spawn(getattr(self, kind), message)
+        elif kind == "look":
+            if self.looks is None:
+                self.looks = queue.SimpleQueue()
+                threading.Thread(target=self.answer_looks, name="stoker-look", daemon=True).start()
+            self.looks.put(message)
         else:
             raise connection.BadFrame(kind)
 
@@ -353,12 +365,18 @@ class Keeper:
     # -- request threads
 
     def serve(self, handler, message):
+        with self.served:
+            self.serving += 1
         try:
             if self.gateways and not self.stopping:
                 handler(message)
         except Exception:
             if not self.over():
                 traceback.print_exc()
+        finally:
+            with self.served:
+                self.serving -= 1
+                self.served.notify_all()
 
     def over(self):
         """The context ends: no request is answered any more."""
@@ -449,6 +467,26 @@ class Keeper:
         if not self.over():
             traceback.print_exception(error)
         self.link.send(dict(answer, error=failure.describe(error, "start")["message"]))
+
+    # -- the thread of looks
+
+    def answer_looks(self):
+        """Each is answered, that the server may ask again."""
+        progress, told = None, False
+        while True:
+            attempts = self.looks.get()["attempts"]
+            with self.served:
+                self.served.wait_for(lambda: not self.serving, GIVE_WAY_SECONDS)
+            found = []
+            try:
+                if self.gateways and not self.over():
+                    progress = progress or Progress(self.sc)
+                    found = progress.look(attempts)
+            except Exception:
+                if not told and not self.over():
+                    traceback.print_exc()
+                told = True
+            self.link.send({"type": "progress", "attempts": found})
 
 
 def main(state_dir, context, process, gateway=None):

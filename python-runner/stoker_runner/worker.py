@@ -28,6 +28,7 @@ from .takeover import BLIND_SECONDS, Takeover
 
 TAKEOVER_SECONDS = 0.02     # a job may be told of an interrupt so much later
 TICK_SECONDS = 1.0          # how often a running job is looked after
+FIRST_CALL_SECONDS = 0.25   # and whether it has called Spark, until it has
 LOG_GRACE = 5.0             # for a job that prints too much to end by an interrupt
 RESET_SECONDS = 10.0        # for what is done between jobs; a call into a broken gateway may hang
 TELL_SECONDS = 5.0          # for `failed` to find a server
@@ -59,6 +60,7 @@ class Worker:
         self._owed = set()                  # attempts whose `interrupt` is answered after their `done`
         self._spooled = set()               # attempts that have a spool file
         self._watch_at = 0.0                # monotonic time of the next look at a running job (I/O thread)
+        self._said_spark = None             # the attempt of which the server was told that it uses Spark
         self._unsent = []                   # `interrupted` messages that found no server
         self.unsafe = False                 # code of an interrupted job may still run in this process
         self._retiring = None               # why this worker takes no more jobs
@@ -391,7 +393,8 @@ class Worker:
             self.link.step(True)            # nothing else to wait for: one system call
             return
         if self._attempts:
-            timeout = TICK_SECONDS if timeout is None else min(timeout, TICK_SECONDS)
+            tick = TICK_SECONDS if self._said_spark in self._attempts else FIRST_CALL_SECONDS
+            timeout = tick if timeout is None else min(timeout, tick)
         kickable = self.takeover.can_kick()
         if not kickable:
             timeout = BLIND_SECONDS if timeout is None else min(timeout, BLIND_SECONDS)
@@ -406,9 +409,16 @@ class Worker:
         if not self.link.intact():
             self.cut_off()
         self.link.step(ready)
+        self.say_spark()
         if self._attempts and time.monotonic() >= self._watch_at:
             self._watch_at = time.monotonic() + TICK_SECONDS
             self.watch()
+
+    def say_spark(self):
+        """The server asks for the progress of jobs that use Spark. A short one is over before anybody would look."""
+        key = self.attachment.caller() if self._attempts else None
+        if key and key != self._said_spark and self.link.send({"type": "spark", "job": key[0], "attempt": key[1]}):
+            self._said_spark = key
 
     def cut_off(self):
         """The job has closed the connection: there is nobody to talk to, and the descriptor's number may be one of the
@@ -429,6 +439,7 @@ class Worker:
         with self._lock:
             bodies, answers = list(self._results.values()), self._unsent
             self._unsent = []
+        self._said_spark = None
         for body in bodies:
             self.link.send(body)
         for answer in answers:

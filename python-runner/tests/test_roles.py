@@ -232,6 +232,7 @@ def made_keeper(monkeypatch, tmp_path):
     made = keeper.Keeper.__new__(keeper.Keeper)
     made.folder, made.state, made.error, made.stopping, made.reported = str(tmp_path), "running", None, False, False
     made._failing, made.wake, made.told, made.link = threading.Lock(), threading.Event(), threading.Event(), Link()
+    made.serving, made.served = 0, threading.Condition()
     return made
 
 

@@ -37,6 +37,7 @@ static unsigned pick(size_t n)
 }
 
 static bool honest;
+static struct stk_core *core;
 
 /* ---- clock */
 
@@ -404,6 +405,20 @@ static void on_run(struct proc *p, const json_t *msg)
     take_attempt(msg, &p->hand);
 }
 
+/* A keeper is asked of attempts that were sent to workers of its own. */
+static void on_look(const struct proc *keeper, const json_t *msg)
+{
+    const json_t *attempts = json_object_get(msg, "attempts"), *each;
+    size_t i;
+
+    FUZZ_CHECK(keeper->role == ROLE_KEEPER && json_array_size(attempts) > 0);
+    json_array_foreach(attempts, i, each) {
+        struct job *job = job_find(core, text_of(each, "job"));
+
+        FUZZ_CHECK(job && job->row.state == STK_JOB_RUNNING && strcmp(job->row.context_id, keeper->context) == 0);
+    }
+}
+
 static void told(struct proc *p, const char *type, const json_t *msg)
 {
     const char *name = text_of(msg, "process");
@@ -435,6 +450,8 @@ static void told(struct proc *p, const char *type, const json_t *msg)
     } else if (strcmp(type, "objects") == 0 || strcmp(type, "drop") == 0) {
         snprintf(p->asked, sizeof p->asked, "%s", text_of(msg, "request"));
         p->drop = type[0] == 'd';
+    } else if (strcmp(type, "look") == 0) {
+        on_look(p, msg);
     } else {
         FUZZ_CHECK(strcmp(type, "admit") == 0 || strcmp(type, "gone") == 0 || strcmp(type, "cancel") == 0 ||
                        strcmp(type, "welcome") == 0 || strcmp(type, "refused") == 0,
@@ -763,6 +780,12 @@ int stk_store_unused_versions(struct stk_store *s, int64_t replaced_before_us, c
     return 0;
 }
 
+int64_t stk_store_event_newest(struct stk_store *s)
+{
+    (void)s;
+    return 0;
+}
+
 size_t stk_store_backlog(struct stk_store *s)
 {
     (void)s;
@@ -783,7 +806,6 @@ void stk_store_flush(struct stk_store *s)
 
 /* ---- what callers ask */
 
-static struct stk_core *core;
 static char state_dir[64];
 static int state_fd;
 
@@ -958,6 +980,8 @@ static void dial(void)
         if (p->running)
             json_object_set_new(hello, "started", json_pack("{s:s}", "application_id", "app"));
         json_object_set_new(hello, "workers", json_array());
+        if (pick(8))
+            json_object_set_new(hello, "looks", json_true());
     }
     if (p->role == ROLE_WORKER) {
         json_object_set_new(hello, "attempts", attempt_list(&p->hand));
@@ -1010,6 +1034,10 @@ static void worker_speaks(struct proc *p)
                        : json_pack("{s:s, s:{s:s}}", "type", "failed", "error", "code", "X"));
         return;
     }
+    if (p->hand.n && pick(4) == 1) {
+        say(p, json_pack("{s:s, s:s, s:i}", "type", "spark", "job", p->hand.job, "attempt", p->hand.n));
+        return;
+    }
     if (p->hand.n) {
         p->result = p->hand;
         p->hand.n = 0;
@@ -1043,6 +1071,34 @@ static void keeper_answers(struct proc *p, unsigned what)
     say(p, answer);
 }
 
+static json_t *some_count(void)
+{
+    json_t *count =
+        json_pack("{s:i, s:i, s:i, s:i}", "total", (int)take(), "done", (int)take(), "active", 1, "failed", 0);
+
+    if (lies())
+        json_object_set_new(count, pick(2) ? "done" : "failed", pick(2) ? json_integer(-1) : json_string("1"));
+    return count;
+}
+
+/* Of all attempts that may run: the core is to find those that it has asked about. */
+static void say_progress(struct proc *p)
+{
+    json_t *attempts = json_array();
+
+    for (unsigned i = 0, n = pick(4); i < n; i++) {
+        struct job *job = job_find(core, a_job_id());
+        json_t *entry =
+            json_pack("{s:s, s:i, s:o, s:o, s:o}", "job", job ? job->row.id : "none", "attempt",
+                      job ? job->row.attempt : 1, "jobs", some_count(), "stages", some_count(), "tasks", some_count());
+
+        if (lies())
+            garble(entry);
+        json_array_append_new(attempts, entry);
+    }
+    say(p, json_pack("{s:s, s:o}", "type", "progress", "attempts", attempts));
+}
+
 static void keeper_speaks(struct proc *p)
 {
     struct context *ctx = context_find(core, p->context);
@@ -1066,6 +1122,8 @@ static void keeper_speaks(struct proc *p)
             keeper_answers(p, what >> 4);
         else if (what & 16)
             say(p, json_pack("{s:s, s:b}", "type", "keeps", "any", (int)(what >> 5 & 1)));
+        else if (what & 32)
+            say_progress(p);
         else
             say(p, json_pack("{s:s, s:s}", "type", "phase", "phase", "starting"));
     } else if (what % 8 < 4 && n_jobs) {

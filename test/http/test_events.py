@@ -22,14 +22,15 @@ class Events(kit.Stream):
         super().__init__(server, "/v1/events?" + urllib.parse.urlencode(pairs), read, headers=headers)
 
     def parse(self):
-        """[(id, event, data)] of the events that are whole, and the last id; what has no data is no event."""
+        """[(id, event, data)] of the events that are whole, and the last id; what has no data is no event. Progress has no id."""
         found, last = [], None
         blocks = bytes(self.data).decode().split("\n\n")
         for block in blocks[:-1]:
             fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
             last = fields.get("id", last)
             if "data" in fields:
-                found.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+                number = int(fields["id"]) if "id" in fields else None
+                found.append((number, fields["event"], json.loads(fields["data"])))
         return found, last and int(last)
 
     @property

@@ -195,6 +195,13 @@ class Stage:
             if process == "k":
                 self.end("jvm")
 
+    def on_progress(self, line):
+        def shown():
+            found = self.server.get("/v1/jobs/" + self.job).json["progress"]
+            return found and found["tasks"] == line["tasks"]
+
+        wait_for(shown, "progress", 5)
+
     def on_ended(self, line):
         wait_for(
             lambda: self.server.job_row(self.job)[0] == line["state"],

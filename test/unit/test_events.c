@@ -4,15 +4,20 @@
  */
 #include "stoker/event.h"
 #include "stoker/job.h"
+#include "stoker/progress.h"
 
 static int64_t fake_newest(struct stk_core *core);
 static int fake_list(struct stk_core *core, int64_t after, size_t limit, struct stk_event_row **ret, size_t *ret_n,
                      struct stk_err *err);
 static int64_t fake_clock(void);
+static uint64_t fake_progress_newest(struct stk_core *core);
+static bool fake_progress_next(struct stk_core *core, uint64_t after, struct stk_progress_news *ret);
 
 #define stk_event_newest fake_newest
 #define stk_event_list fake_list
 #define stk_mono_ms fake_clock
+#define stk_progress_newest fake_progress_newest
+#define stk_progress_next fake_progress_next
 #include "../../server/api/native/events.c" /* NOLINT: its calls of the core are to be ours */
 
 #include <setjmp.h>
@@ -26,7 +31,40 @@ static struct {
     int reads;
     bool fails;
     const char *message;
+    struct stk_progress_news progress[3]; /* by version; 0: none */
 } f;
+
+static uint64_t fake_progress_newest(struct stk_core *core)
+{
+    uint64_t newest = 0;
+
+    (void)core;
+    for (size_t i = 0; i < STK_LEN(f.progress); i++)
+        newest = f.progress[i].version > newest ? f.progress[i].version : newest;
+    return newest;
+}
+
+static bool fake_progress_next(struct stk_core *core, uint64_t after, struct stk_progress_news *ret)
+{
+    (void)core;
+    for (size_t i = 0; i < STK_LEN(f.progress); i++) {
+        if (f.progress[i].version <= after)
+            continue;
+        *ret = f.progress[i];
+        ret->context_name = stk_text_new("x", 1);
+        return true;
+    }
+    return false;
+}
+
+static void set_progress(size_t i, uint64_t version, const char *job, int64_t after_event)
+{
+    struct stk_progress_news *p = &f.progress[i];
+
+    *p = (struct stk_progress_news){ .version = version, .attempt = 1, .after_event = after_event };
+    strcpy(p->job_id, job); /* NOLINT */
+    p->progress.tasks.done = (int64_t)version;
+}
 
 static int64_t fake_clock(void)
 {
@@ -348,6 +386,104 @@ static void long_messages_are_cut(void **state)
     let_go(one);
 }
 
+static bool tells(const char *text, const char *job, int done)
+{
+    char end[80], begin[80];
+    const char *at;
+
+    snprintf(begin, sizeof begin, "\"job\":\"%s\",\"context\":\"x\"", job);
+    snprintf(end, sizeof end, "\"progress\":{\"tasks\":{\"total\":0,\"done\":%d,", done);
+    at = strstr(text, "event: job.progress\ndata: {\"type\":\"job.progress\"");
+    at = at ? strstr(at, begin) : NULL;
+    return at && strstr(at, end);
+}
+
+/* Each state once, and nothing of the place that a client comes back to. */
+static void progress_is_told_between_events(void **state)
+{
+    struct follower *one = follower(2);
+    const char *text;
+
+    (void)state;
+    f.newest = 3;
+    set_progress(0, 5, "a", 3);
+    text = pull(one);
+    assert_true(tells(text, "a", 5));
+    assert_true(strstr(text, "id: 3\n") < strstr(text, "event: job.progress"));
+    assert_string_equal("", pull(one));
+    set_progress(1, 6, "b", 1);
+    text = pull(one);
+    assert_true(tells(text, "b", 6) && !tells(text, "a", 5));
+    assert_null(strstr(text, "id: "));
+    assert_string_equal("", pull(one));
+    assert_int_equal(3, one->at);
+    let_go(one);
+}
+
+/* Who is behind hears of the job's start first: what is told then is what is newest then. */
+static void progress_waits_for_the_start_of_its_job(void **state)
+{
+    struct follower *one = follower(0);
+    bool told = false;
+
+    (void)state;
+    f.newest = 5 * PAGES_A_PULL * PAGE;
+    set_name(&one->filter.types, "job.progress"); /* there is room all the time */
+    set_progress(0, 1, "a", f.newest - 1);
+    for (int turns = 0; !told; turns++) {
+        told = tells(pull(one), "a", 1);
+        assert_int_equal(told, one->at >= f.newest - 1);
+        assert_in_range(turns, 0, 100);
+    }
+    let_go(one);
+}
+
+static void progress_that_finds_no_room_comes_later(void **state)
+{
+    struct follower *one = follower(3);
+    const char *text;
+
+    (void)state;
+    f.newest = 3;
+    pull(one);
+    set_progress(0, 1, "a", 3);
+    set_progress(1, 2, "b", 3);
+    text = pull_some(one, 500);
+    assert_true(tells(text, "a", 1) && !strstr(text, "\"b\""));
+    assert_true(tells(pull_some(one, 500), "b", 2));
+    assert_string_equal("", pull(one));
+    let_go(one);
+}
+
+static void progress_is_filtered(void **state)
+{
+    static const struct {
+        const char *job, *context, *type;
+        bool told;
+    } cases[] = {
+        { NULL, NULL, NULL, true },         { "a", NULL, NULL, true },       { "b", NULL, NULL, false },
+        { NULL, "x", NULL, true },          { NULL, "y", NULL, false },      { NULL, NULL, "job", true },
+        { NULL, NULL, "job.ended", false }, { NULL, NULL, "binary", false }, { "a", "x", "job.progress", true },
+    };
+
+    (void)state;
+    f.newest = 3;
+    set_progress(0, 1, "a", 3);
+    for (size_t i = 0; i < STK_LEN(cases); i++) {
+        struct follower *one = follower(3);
+
+        if (cases[i].job)
+            set_name(&one->filter.jobs, cases[i].job);
+        if (cases[i].context)
+            set_name(&one->filter.contexts, cases[i].context);
+        if (cases[i].type)
+            set_name(&one->filter.types, cases[i].type);
+        assert_int_equal(cases[i].told, tells(pull(one), "a", 1));
+        assert_string_equal("", pull(one));
+        let_go(one);
+    }
+}
+
 static void a_store_that_fails_ends_the_stream(void **state)
 {
     struct follower *one = follower(0);
@@ -374,6 +510,10 @@ int main(void)
         TEST(a_number_that_was_never_given),
         TEST(silence_is_broken),
         TEST(long_messages_are_cut),
+        TEST(progress_is_told_between_events),
+        TEST(progress_waits_for_the_start_of_its_job),
+        TEST(progress_that_finds_no_room_comes_later),
+        TEST(progress_is_filtered),
         TEST(a_store_that_fails_ends_the_stream),
     };
 

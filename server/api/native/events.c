@@ -3,12 +3,15 @@
  *
  * A follower is a place in the numbered list of events. As long as the newest number is not beyond its place, a look costs nothing.
  * What is new is read and worded once for all of them (`recent`); who is far behind reads by himself.
+ *
+ * How far jobs are is told among the events, without a number: it is not recorded, and who comes back hears the newest state.
  */
 #include "api/native/native.h"
 
 #include "stoker/clock.h"
 #include "stoker/event.h"
 #include "stoker/log.h"
+#include "stoker/progress.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -242,8 +245,9 @@ struct follower {
     struct stk_stream stream;
     struct stk_core *core;
     struct filter filter;
-    int64_t at;      /* the events up to this number are dealt with */
-    int64_t unknown; /* the number it has come with and that was never given; 0: none */
+    int64_t at;        /* the events up to this number are dealt with */
+    int64_t unknown;   /* the number it has come with and that was never given; 0: none */
+    uint64_t progress; /* the version of the progress that it was told last */
     bool greeted;
     int64_t spoke_ms; /* when it was sent anything */
 };
@@ -365,6 +369,40 @@ static int offer_all(struct follower *f, struct out *out, struct stk_err *err)
     return rc < 0 ? -1 : 0;
 }
 
+static bool wants_progress(const struct filter *f, const struct stk_progress_news *news)
+{
+    return is_one_of(&f->jobs, news->job_id) &&
+           is_one_of(&f->contexts, news->context_name ? stk_text_data(news->context_name) : "") &&
+           is_of_type(&f->types, STK_NATIVE_PROGRESS);
+}
+
+/*
+ * To be called when the events have been offered that there were: a job's progress is told behind its start, and never behind
+ * its end. As offer().
+ */
+static int offer_progress(struct follower *f, struct out *out, struct stk_err *err)
+{
+    struct stk_progress_news news;
+    int rc = 1;
+
+    if (f->progress == stk_progress_newest(f->core))
+        return 0;
+    while (rc == 1 && stk_progress_next(f->core, f->progress, &news)) {
+        if (news.after_event > f->at) {
+            rc = 0;
+        } else if (wants_progress(&f->filter, &news)) {
+            size_t len;
+            stk_auto_free char *text = stk_native_progress_event(&news, &len);
+
+            rc = !text ? stk_fail(err, STK_INTERNAL, "out of memory") : out_add(out, text, len);
+        }
+        if (rc == 1)
+            f->progress = news.version;
+        stk_progress_news_done(&news);
+    }
+    return rc;
+}
+
 static ssize_t follower_pull(struct stk_stream *stream, char *buf, size_t n)
 {
     struct follower *f = (struct follower *)stream;
@@ -374,7 +412,7 @@ static ssize_t follower_pull(struct stk_stream *stream, char *buf, size_t n)
 
     if (!f->greeted)
         greet(f, &out);
-    if (offer_all(f, &out, &err) < 0) {
+    if (offer_all(f, &out, &err) < 0 || offer_progress(f, &out, &err) < 0) {
         stk_error("native", "events cannot be followed any further", "error", err.msg);
         return STK_STREAM_BROKEN;
     }
@@ -387,9 +425,19 @@ static ssize_t follower_pull(struct stk_stream *stream, char *buf, size_t n)
 
 /* ---- what is asked for */
 
-static const char *const types[] = { "job",     "job.submitted",   "job.moved",      "job.ended",
-                                     "context", "context.created", "context.moved",  "context.ended",
-                                     "binary",  "binary.added",    "binary.deleted", "binary.expired",
+static const char *const types[] = { "job",
+                                     "job.submitted",
+                                     "job.moved",
+                                     "job.ended",
+                                     STK_NATIVE_PROGRESS,
+                                     "context",
+                                     "context.created",
+                                     "context.moved",
+                                     "context.ended",
+                                     "binary",
+                                     "binary.added",
+                                     "binary.deleted",
+                                     "binary.expired",
                                      NULL };
 
 static int check_type(const char *value, struct stk_err *err)

@@ -1,6 +1,7 @@
 #include "api/native/native.h"
 
 #include "stoker/clock.h"
+#include "stoker/progress.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -20,8 +21,18 @@ static json_t *clock_of(int64_t limit_ms, bool runs, int64_t since_us)
     return json_pack("{s:I, s:o}", "limit_ms", (json_int_t)limit_ms, "left_ms", left);
 }
 
+/* core NULL: of one that has ended. */
+static json_t *progress_of(struct stk_core *core, const struct stk_job_row *row)
+{
+    struct stk_progress progress;
+
+    return core && !stk_job_is_final(row->state) && stk_progress_get(core, row->id, &progress)
+               ? stk_native_progress(&progress)
+               : json_null();
+}
+
 /* position: -1 for a job that does not wait. */
-static json_t *job_object(const struct stk_job_row *row, int position)
+static json_t *job_object(struct stk_core *core, const struct stk_job_row *row, int position)
 {
     bool waits = row->state == STK_JOB_QUEUED;
     bool runs = row->state == STK_JOB_STARTING || row->state == STK_JOB_RUNNING;
@@ -47,6 +58,7 @@ static json_t *job_object(const struct stk_job_row *row, int position)
                         row->worker.process[0]
                             ? json_pack("{s:s, s:I}", "name", row->worker.process, "pid", (json_int_t)row->worker.pid)
                             : json_null());
+    json_object_set_new(object, "progress", progress_of(core, row));
     json_object_set_new(object, "result_bytes",
                         row->state == STK_JOB_FINISHED ? json_integer(row->result_bytes) : json_null());
     json_object_set_new(object, "error", stk_native_short_failure(row->error, "jobs", row->id));
@@ -56,7 +68,7 @@ static json_t *job_object(const struct stk_job_row *row, int position)
 
 json_t *stk_native_job(const struct stk_job_row *row)
 {
-    return job_object(row, -1);
+    return job_object(NULL, row, -1);
 }
 
 /* Replies with the job as it is now; releases the row. */
@@ -65,7 +77,7 @@ static void reply_job(const struct native *native, struct stk_reply *reply, int 
     int position;
 
     stk_job_look(native->core, row, 1, &position);
-    stk_reply_json_take(reply, status, job_object(row, position));
+    stk_reply_json_take(reply, status, job_object(native->core, row, position));
     stk_job_row_done(row);
 }
 
@@ -203,7 +215,7 @@ void stk_native_jobs_list(struct stk_request *r, struct stk_reply *reply, void *
     jobs = json_array();
     for (size_t i = 0; i < n; i++) {
         if (!l.filter.states || l.states[rows[i].state])
-            json_array_append_new(jobs, job_object(&rows[i], positions[i]));
+            json_array_append_new(jobs, job_object(native->core, &rows[i], positions[i]));
     }
     stk_job_rows_free(rows, n);
     stk_reply_json_take(reply, 200, json_pack("{s:o, s:o}", "jobs", jobs, "next", cursor_of(&next)));

@@ -55,6 +55,15 @@ json_t *stk_native_text(const struct stk_text *text);
 json_t *stk_native_json(const struct stk_text *text); /* text that is JSON */
 json_t *stk_native_time(int64_t wall_us);             /* "2026-01-31T12:00:00.000Z"; 0 gives null */
 
+/* ---- progress.c */
+
+struct stk_progress;
+struct stk_progress_news;
+json_t *stk_native_progress(const struct stk_progress *progress); /* a new reference */
+/* A server-sent event without a number: it is no place to go on from. NULL when out of memory; else the caller's to free(). */
+char *stk_native_progress_event(const struct stk_progress_news *news, size_t *ret_len);
+#define STK_NATIVE_PROGRESS "job.progress" /* its type */
+
 /* ---- params.c: reading requests. 0, or -1 with the reply filled. */
 
 /*

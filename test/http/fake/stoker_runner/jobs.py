@@ -1,5 +1,6 @@
 """What fake jobs do, by the object "fake" in their config, in this order:
 
+spark       true: says that it has called Spark
 append      a file: adds the line "<job> <attempt>"; the proof of what ran how often
 touch       a file: makes it
 print       text for standard error
@@ -32,9 +33,15 @@ def denies(run):
     return wishes(run).get("deny", False) and run["attempt"] == 1
 
 
+def say_spark(worker, run):
+    if wishes(run).get("spark"):
+        worker.link.send({"type": "spark", "job": run["job"], "attempt": run["attempt"]})
+
+
 def start(worker, run):
     """A generator: yields while the job waits, returns fields of `done`."""
     wish = wishes(run)
+    say_spark(worker, run)
     if "append" in wish:
         fd = os.open(wish["append"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.write(fd, ("%s %d\n" % (run["job"], run["attempt"])).encode())

@@ -14,6 +14,11 @@ broken          answers that it cannot
 cuts            cuts its connection instead of an answer
 keeps           says that something needs the binaries of workers that have ended, until it has dropped its last object
 twice           answers each twice, after an answer to a request that nobody has made
+old             does not know the message `look`
+no_answer       answers no `look`
+
+Each `look` is a line of the file "looks" in the context's directory; what it answers stands in "progress" there, as JSON text: the
+list of attempts, or the fields of the whole message.
 
 spark.fake.objects are the named objects of its "JVM", a JSON array, or an object with a field `times`: so many like it. It says two in
 a frame.
@@ -32,6 +37,7 @@ from . import link, spec as specs
 class Keeper:
     def __init__(self, state_dir, context, process, spec):
         self.context, self.process, self.spec = context, process, spec
+        self.folder = os.path.join(state_dir, "contexts", context)
         self.wish = specs.wish(spec, "keeper")
         self.link = link.Link(state_dir, self)
         self.state, self.started, self.workers, self.later = "starting", None, [], []
@@ -112,6 +118,7 @@ class Keeper:
             "workers": self.workers,
             "state": "running" if self.started else "starting",
             "keeps": self.wish == "keeps" and bool(self.objects),
+            **({} if self.wish == "old" else {"looks": True}),
             **({"started": self.started} if self.started else {}),
         }
 
@@ -180,6 +187,18 @@ class Keeper:
         if self.wish not in ("silent", "cuts"):
             for each in answers:
                 self.link.send(each)
+
+    def on_look(self, message):
+        with open(os.path.join(self.folder, "looks"), "a") as f:
+            f.write(json.dumps(message["attempts"]) + "\n")
+        if self.wish == "no_answer":
+            return
+        try:
+            with open(os.path.join(self.folder, "progress")) as f:
+                told = json.load(f)
+        except FileNotFoundError:
+            told = []
+        self.link.send({"type": "progress", **(told if isinstance(told, dict) else {"attempts": told})})
 
     def on_stop(self, message):
         self.stopped = True

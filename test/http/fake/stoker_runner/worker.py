@@ -67,6 +67,8 @@ class Worker:
     def welcomed(self):
         for body in self.results.values():
             self.link.send(body)
+        for run in self.attempts.values():
+            jobs.say_spark(self, run)
         while self.unsent:
             self.link.send(self.unsent.pop(0))
 
