@@ -39,6 +39,7 @@ LOG_TAIL = 4096
 ADMIT_RETRIES = 3           # then the JVM is of no use any more
 ADMIT_RETRY_SECONDS = 0.1
 CANCEL_RETRY_SECONDS = 0.2
+MOST_ASKED = 8              # questions for named objects at one time: each has a thread, and a JVM may answer none
 OBJECTS_IN_FRAME = 200      # named objects; a name has 255 bytes at most, and six for each as JSON
 GIVE_WAY_SECONDS = 1.0      # a look at progress waits so long for requests that are being served
 CRASH_SECONDS = 10.0        # for a JVM that no longer answers to be gone
@@ -68,6 +69,7 @@ class Keeper:
         self.wake = threading.Event()       # the main thread has something to look at
         self.stopping = False
         self.told = threading.Event()       # a server knows of the end
+        self._asked = threading.BoundedSemaphore(MOST_ASKED)
         self._telling, self._told_keeps = threading.Lock(), False   # the last `keeps`
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.link = connection.Link(state_dir, self.hello, self.deliver, welcomed=self.welcomed, refused=self.refused)
@@ -444,29 +446,31 @@ class Keeper:
 
     def objects(self, message):
         """Named objects, some in each frame."""
-        answer = {"type": "objects", "request": message["request"]}
-        try:
+        def ask():
             found = self.gateways.objects.list()
-        except Exception as e:
-            self.cannot_answer(answer, e)
-            return
-        for n in range(0, len(found) or 1, OBJECTS_IN_FRAME):
-            self.link.send(dict(answer, objects=found[n:n + OBJECTS_IN_FRAME], more=n + OBJECTS_IN_FRAME < len(found)))
+            return [{"objects": found[n:n + OBJECTS_IN_FRAME], "more": n + OBJECTS_IN_FRAME < len(found)}
+                    for n in range(0, len(found) or 1, OBJECTS_IN_FRAME)]
+        self.answer(message, "objects", ask)
 
     def drop(self, message):
-        answer = {"type": "dropped", "request": message["request"]}
-        try:
-            found = self.gateways.objects.drop(message["name"])
-        except Exception as e:
-            self.cannot_answer(answer, e)
-            return
-        self.link.send(dict(answer, object=found))
+        self.answer(message, "dropped", lambda: [{"object": self.gateways.objects.drop(message["name"])}])
         self.tidy(message)
 
-    def cannot_answer(self, answer, error):
-        if not self.over():
-            traceback.print_exception(error)
-        self.link.send(dict(answer, error=failure.describe(error, "start")["message"]))
+    def answer(self, message, kind, ask):
+        """Sends a frame for each dict that ask() returns, or why it has failed."""
+        if self._asked.acquire(blocking=False):
+            try:
+                frames = ask()
+            except Exception as e:
+                if not self.over():
+                    traceback.print_exc()
+                frames = [{"error": failure.describe(e, "start")["message"]}]
+            finally:
+                self._asked.release()
+        else:
+            frames = [{"error": "the driver JVM has not answered %d earlier questions for named objects yet" % MOST_ASKED}]
+        for frame in frames:
+            self.link.send(dict(frame, type=kind, request=message["request"]))
 
     # -- the thread of looks
 

@@ -439,6 +439,10 @@ def test_a_jvm_that_does_not_answer(stoker, code):
     try:
         late = stoker.request("GET", path() + "?wait=1s")
         assert (late.status, late.body["error"]["code"]) == (504, "TIMEOUT")
+        refused = wait_until(lambda: (lambda r: r.status == 500 and r)(stoker.request("GET", path() + "?wait=100ms")),
+                             what="a refusal")
+        assert "has not answered 8 earlier questions for named objects yet" in refused.body["error"]["message"]
     finally:
         os.kill(java, signal.SIGCONT)
-    assert "it" in [each["name"] for each in stoker.get(path())["objects"]]
+    listed = wait_until(lambda: (lambda r: r.status == 200 and r)(stoker.request("GET", path())), what="an answer")
+    assert "it" in [each["name"] for each in listed.body["objects"]]
