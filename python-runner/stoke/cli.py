@@ -21,7 +21,19 @@ Exit status: 0 it is done, or the job FINISHED; 1 the job ended as ERROR or INVA
 """
 
 
-@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Closed(Exception):
+    """Nobody reads our output any more."""
+
+
+class Root(click.Group):
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except BrokenPipeError as error:    # click would make it status 1, which is a job's
+            raise Closed from error
+
+
+@click.group(cls=Root, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="stoke")
 @common
 def stoke():
@@ -40,11 +52,11 @@ def main(args=None):
         sys.stdout.flush()
         return status or 0
     except click.ClickException as problem:
-        problem_of(app, problem)
+        last_words(app, problem)
         return problem.exit_code
     except (click.Abort, KeyboardInterrupt):
         return errors.INTERRUPTED
-    except BrokenPipeError:
+    except (Closed, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # what is buffered goes nowhere
         return errors.PIPE_CLOSED
     except OSError as error:
@@ -52,8 +64,8 @@ def main(args=None):
         return errors.JOB_FAILED
 
 
-def problem_of(app, problem):
-    """The last words on standard error: one line, or with --json one object; of a wrong command line its usage, too."""
+def last_words(app, problem):
+    """On standard error: one line, or with --json one object; of a wrong command line its usage, too."""
     if app.json:
         click.echo(errors.as_json(problem), err=True)
     elif isinstance(problem, click.UsageError) and not isinstance(problem, errors.Problem):

@@ -6,7 +6,7 @@ import ssl
 import time
 import urllib.parse
 
-from .errors import Problem, Refused, Unreachable
+from .errors import Problem, Refused, Unreachable, Wrong
 
 PIECE = 65536
 CONNECT_S = 10.0
@@ -33,7 +33,7 @@ class Client:
                 raise ValueError
             self._address, self._prefix, self._tls = (parts.hostname, parts.port), parts.path, parts.scheme == "https"
         except ValueError:
-            raise Problem("the server must be given as http://HOST:PORT, not '%s'" % url) from None
+            raise Wrong("the server must be given as http://HOST:PORT, not '%s'" % url) from None
 
     def open(self, method, path, query=None, body=None, headers=(), timeout=60.0):
         """The answer, unread, when the server agrees: http.client.HTTPResponse. It closes its connection when it is closed.

@@ -12,7 +12,8 @@ from .streams import Log
 
 PAGE_MAX = 1000
 CANCEL_WAIT_S = 30.0
-HEADER = ("JOB", "STATE", "APP", "CLASS", "CONTEXT", "SUBMITTED", "RAN", "PROGRESS", "TAGS")
+WAIT_MAX_S = 30.0       # of one request
+HEADER = ("JOB", "STATE", "SUBMITTED", "RAN", "PROGRESS", "CONTEXT", "APP", "CLASS", "TAGS")
 
 tail_option = click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines, and what follows.")
 follow_option = click.option("-f", "--follow", is_flag=True, help="Go on with what is printed, to the end.")
@@ -41,8 +42,8 @@ def ps(app, states, active, app_name, tags, limit, **filters):
     states = [state.upper() for state in states] + (["QUEUED", "STARTING", "RUNNING", "CANCELLING"] if active else [])
     filters.update(state=",".join(states) or None, app=app_name, tag=list(tags) or None)
     app.show_list(jobs(app.client, limit, filters), HEADER, lambda job: (
-        job["id"], job["state"], job["app"] or "", job["class"] or "", job["context"] or "",
-        render.short_time(job["submitted_at"]), render.ran(job), render.progress_text(job), " ".join(job["tags"])))
+        job["id"], job["state"], render.short_time(job["submitted_at"])[5:], render.ran(job), render.progress_text(job),
+        job["context"] or "", job["app"] or "", job["class"] or "", " ".join(job["tags"])))
 
 
 def jobs(client, limit, filters):
@@ -88,11 +89,14 @@ def logs(app, job, follow, tail, stream):
 def cancel(app, job, seconds):
     """Cancel a job, wait until it has stopped, and print the receipt."""
     before = app.client.get(job_path(job))["state"]
-    found = app.client.json("DELETE", job_path(job), {"wait": "0"})
     end = time.monotonic() + seconds
+
+    def left():
+        return {"wait": "%dms" % (1000 * max(min(end - time.monotonic(), WAIT_MAX_S), 0))}
+
+    found = app.client.json("DELETE", job_path(job), left())
     while found["state"] not in FINAL and time.monotonic() < end:
-        left_ms = int(1000 * min(end - time.monotonic(), CANCEL_WAIT_S))
-        found = app.client.get(job_path(job), wait="%dms" % max(left_ms, 1))
+        found = app.client.json("GET", job_path(job), left())
     if before in FINAL:
         app.terminal.note("job %s had ended before: %s" % (job, before))
     if found["has_receipt"]:

@@ -7,6 +7,7 @@ from . import config as configs
 from . import follow
 from .app import command, complete_binary, complete_context, complete_live_job, quiet_option, reconnect_option
 from .client import Cut, quoted
+from .errors import Wrong
 
 LOG_CHOICE = click.Choice(["all", "stdout", "stderr", "none"])
 
@@ -86,10 +87,10 @@ def submit(app, body, key):
 
 
 def only_context(app):
-    """The name of the one context that is up. Raises click.UsageError when there is none, or a choice."""
+    """The name of the one context that is up. Raises Wrong when there is none, or a choice."""
     names = sorted(c["name"] for c in app.client.get("/v1/contexts")["contexts"] if c["state"] != "STOPPING")
     if len(names) == 1:
         return names[0]
     if not names:
-        raise click.UsageError("no context is up: make one (stoke contexts create NAME)")
-    raise click.UsageError("name one of the contexts with --context: " + ", ".join(names))
+        raise Wrong("no context is up: make one (stoke contexts create NAME)")
+    raise Wrong("name one of the contexts with --context: " + ", ".join(names))

@@ -12,6 +12,7 @@ from . import errors, packing, render
 from .app import command, common, complete_binary, complete_context, complete_job, pass_app, quiet_option, reconnect_option
 from .client import quoted
 from .commands_jobs import follow_option, tail_option
+from .errors import Wrong
 from .follow import write_log
 from .streams import Events, Log
 
@@ -57,7 +58,7 @@ def upload(app, name, file, kind):
         else:
             kind = kind or KINDS.get(os.path.splitext(file)[1].lower())
             if not kind:
-                raise click.UsageError("%s ends in none of %s: say what it is with --type" % (file, ", ".join(KINDS)))
+                raise Wrong("%s ends in none of %s: say what it is with --type" % (file, ", ".join(KINDS)))
             with open(file, "rb") as source:
                 stored = send(app, name, source, kind)
     app.show(stored, lambda v: "%s version %d: %s, %s, sha256 %s" % (v["name"], v["version"], v["type"],

@@ -1,17 +1,18 @@
 """A job's config from a file, standard input and -c KEY=VALUE: the object that is sent."""
 import json
+import re
 import sys
 
-import click
+from .errors import Wrong
 
 
 def read(path, assignments):
-    """path: a file, "-" for standard input, or None. assignments: texts KEY=VALUE, put over it. Raises click.UsageError."""
+    """path: a file, "-" for standard input, or None. assignments: texts KEY=VALUE, put over it. Raises Wrong."""
     config = parse(*_text(path)) if path else {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not all(key.split(".")):
-            raise click.UsageError("-c takes KEY=VALUE, such as -c input.path=/data, not '%s'" % assignment)
+            raise Wrong("-c takes KEY=VALUE, such as -c input.path=/data, not '%s'" % assignment)
         _put(config, key.split("."), value_of(value), assignment)
     return config
 
@@ -21,7 +22,7 @@ def settings(assignments):
     pairs = [assignment.partition("=") for assignment in assignments]
     for key, equals, value in pairs:
         if not key or not equals:
-            raise click.UsageError("-o takes KEY=VALUE, such as -o num-cpu-cores=2, not '%s'" % (key + equals + value))
+            raise Wrong("-o takes KEY=VALUE, such as -o num-cpu-cores=2, not '%s'" % (key + equals + value))
     return {key: value_of(value) for key, _, value in pairs}
 
 
@@ -40,7 +41,7 @@ def parse(text, name):
     except ValueError as error:
         config = _hocon(text, name, error)
     if not isinstance(config, dict):
-        raise click.UsageError("%s must hold an object, {...}" % name)
+        raise Wrong("%s must hold an object, {...}" % name)
     return config
 
 
@@ -50,16 +51,28 @@ def _no_constant(name):
 
 def _hocon(text, name, json_error):
     if name.endswith(".json"):
-        raise click.UsageError("%s is no JSON: %s" % (name, json_error))
+        raise Wrong("%s is no JSON: %s" % (name, json_error))
     try:
         import pyhocon
     except ImportError:
-        raise click.UsageError("%s is no JSON (%s), and to read HOCON pyhocon must be installed" % (name, json_error)) from None
+        raise Wrong("%s is no JSON (%s), and to read HOCON pyhocon must be installed" % (name, json_error)) from None
     try:
-        return pyhocon.ConfigFactory.parse_string(text, resolve=True).as_plain_ordered_dict()
-    except Exception as error:      # pyhocon and pyparsing have no common class
-        reason = str(error).strip().partition("\n")[0]
-        raise click.UsageError("%s is neither JSON nor HOCON: %s" % (name, reason)) from None
+        config = pyhocon.ConfigFactory.parse_string(text, resolve=True).as_plain_ordered_dict()
+    except Exception as error:      # those of pyhocon and pyparsing have no class in common, and tell their whole grammar
+        place = re.search(r"line:\d+, col:\d+", str(error))
+        reason = place[0] if place else str(error).partition("\n")[0][:200]
+        raise Wrong("%s is neither JSON (%s) nor HOCON (%s)" % (name, json_error, reason)) from None
+    _check(config, name)
+    return config
+
+
+def _check(value, name, path=""):
+    """What pyhocon makes of a text like 10 s cannot be sent."""
+    if isinstance(value, (dict, list)):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            _check(each, name, "%s.%s" % (path, key) if path else str(key))
+    elif not isinstance(value, (str, int, float, bool, type(None))):
+        raise Wrong("%s: the value of %s is taken for a time; put it in quotes" % (name, path))
 
 
 def _text(path):
@@ -69,12 +82,12 @@ def _text(path):
         with open(path, encoding="utf-8") as file:
             return file.read(), path
     except (OSError, UnicodeError) as error:
-        raise click.UsageError("%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)) from None
+        raise Wrong("%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)) from None
 
 
 def _put(config, keys, value, assignment):
     for key in keys[:-1]:
         config = config.setdefault(key, {})
         if not isinstance(config, dict):
-            raise click.UsageError("-c %s: '%s' has a value already, so nothing can be put into it" % (assignment, key))
+            raise Wrong("-c %s: '%s' has a value already, so nothing can be put into it" % (assignment, key))
     config[keys[-1]] = value

@@ -23,6 +23,11 @@ class Problem(click.ClickException):
         return {"code": self.code, "message": self.message}
 
 
+class Wrong(Problem):
+    """What was asked for cannot be meant so."""
+    exit_code, code = USAGE, "USAGE"
+
+
 class Unreachable(Problem):
     exit_code, code = UNREACHABLE, "UNREACHABLE"
 
@@ -57,7 +62,7 @@ def as_json(problem):
     if isinstance(problem, Problem):
         error = problem.as_object()
     else:
-        error = {"code": "USAGE", "message": problem.format_message()}
+        error = {"code": Wrong.code, "message": problem.format_message()}
     return json.dumps({"error": error})
 
 

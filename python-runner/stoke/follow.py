@@ -3,6 +3,8 @@
 Three threads: one writes the log (so that whoever reads slowly slows nobody else), one looks at the job for the bar, and the main
 thread waits for what they and Ctrl-C have to say.
 """
+import base64
+import json
 import os
 import queue
 import signal
@@ -17,6 +19,7 @@ from .streams import Log
 
 LOOK_S = 0.5            # the progress of a job is half a second old at most
 WAIT = "30s"            # of a request that waits for the end
+JSON = "application/json"
 FINAL = frozenset(errors.BY_STATE)
 
 
@@ -27,7 +30,7 @@ class Left(errors.Problem):
 class Follower:
     """job: its object. cancels: whether the first Ctrl-C cancels it; the second one leaves (the first, when it does not).
 
-    stream: of the log, or None for no log. result_file: where the result goes; None: to standard output.
+    stream: of the log, None: no log. tail: of the log, as in Log.
     """
 
     def __init__(self, app, job, cancels, stream="all", tail=None):
@@ -153,7 +156,7 @@ def finish(app, job, result_file=None):
         terminal.note("job %s FINISHED in %s" % (job["id"], render.ran(job)), style="green")
     elif not app.json:
         text = Text("stoke: job %s ended as " % job["id"]).append_text(render.state_text(job["state"]))
-        if job["error"]:
+        if job["error"] and job["error"]["code"] != job["state"]:
             text.append(", ").append_text(render.failure(job["error"]))
             text.append("\n  more: stoke show %s" % job["id"], style="dim")
         terminal.say(text)
@@ -169,48 +172,57 @@ def show_receipt(app, job):
         app.terminal.say(render.receipt(found))
 
 
-def save_result(app, job, file=None, query=None):
+def save_result(app, job, file=None):
     """The result of a job, byte for byte, to a file or standard output, whatever its size.
 
-    With --json it is a line {"type": "result", "result": ...}; to a file it goes as it is.
+    With --json it is a line {"type": "result", ...}; to a file it goes as it is.
     """
     path = "/v1/jobs/%s/result" % quoted(job)
-    if app.json and not file:
-        result = app.patience().ask(app.client.get, path, **(query or {}))
-        app.terminal.emit({"type": "result", "job": job, "result": result})
-        return
     if file:
         with open(file, "wb") as out:
-            _download(app, path, query, out.write)
+            for _, piece in download(app, path):
+                out.write(piece)
         app.terminal.note("the result is in " + file)
-        return
-    last = b""
+    elif app.json:
+        pieces = list(download(app, path))
+        app.terminal.emit(result_object(job, pieces[0][0] if pieces else JSON, b"".join(piece for _, piece in pieces)))
+    else:
+        print_result(app, path)
 
-    def write(data):
-        nonlocal last
-        last = data[-1:]
-        app.terminal.write("stdout", data)
 
-    _download(app, path, query, write)
-    if last != b"\n" and not query:
+def print_result(app, path):
+    last = b"\n"
+    for media, piece in download(app, path):
+        if app.terminal.is_tty("stdout") and not media.startswith((JSON, "text/")):
+            app.terminal.note("the result is no text (%s): put it into a file with 'stoke result -o'" % media)
+            return
+        app.terminal.write("stdout", piece)
+        last = piece if media.startswith(JSON) else b"\n"
+    if not last.endswith(b"\n"):
         app.terminal.write("stdout", b"\n")
 
 
-def _download(app, path, query, write):
-    """A body, from where it was cut when it is."""
+def result_object(job, media, data):
+    """A line of --json: `result` when it is JSON, else `base64`."""
+    if media.startswith(JSON):
+        return {"type": "result", "job": job, "result": json.loads(data)}
+    return {"type": "result", "job": job, "media_type": media, "base64": base64.b64encode(data).decode()}
+
+
+def download(app, path):
+    """Yields (media type, bytes) of a body; when it is cut, on from there."""
     patience, done = app.patience(), 0
     while True:
         try:
             headers = {"Range": "bytes=%d-" % done} if done else {}
-            with app.client.open("GET", path, query, headers=headers) as answer:
-                skip = done if done and answer.status == 200 else 0      # it began anew
+            with app.client.open("GET", path, headers=headers) as answer:
+                skip = done if answer.status == 200 else 0      # it began anew
                 for piece in app.client.pieces(answer):
                     patience.heard()
-                    fresh = piece[skip:]
-                    skip -= min(skip, len(piece))
+                    fresh, skip = piece[skip:], max(skip - len(piece), 0)
+                    done += len(fresh)
                     if fresh:
-                        write(fresh)
-                        done += len(fresh)
+                        yield answer.headers.get_content_type(), fresh
             return
         except (Unreachable, Refused) as error:
             patience.lost(error)

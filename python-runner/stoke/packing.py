@@ -2,7 +2,7 @@
 import os
 import zipfile
 
-import click
+from .errors import Wrong
 
 
 def pack(folder, output):
@@ -11,7 +11,7 @@ def pack(folder, output):
         for path in files(folder):
             archive.write(path, os.path.relpath(path, folder))
         if not archive.namelist():
-            raise click.UsageError("%s has no Python module or package" % folder)
+            raise Wrong("%s has no Python module or package" % folder)
 
 
 def files(folder):

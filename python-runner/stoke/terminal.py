@@ -18,7 +18,7 @@ ERASE = "\r\x1b[2K"
 STATE_STYLES = {"FINISHED": "green", "RUNNING": "cyan", "STARTING": "cyan", "CREATING": "cyan", "QUEUED": "yellow",
                 "CANCELLING": "yellow", "STOPPING": "yellow", "ERROR": "red", "INVALID": "red", "FAILED": "red",
                 "TIMED_OUT": "red", "LOST": "red", "KILLED": "magenta"}
-PLAIN_WIDTH = 100000    # what is read by programs has no line breaks of ours
+WIDTH = 100000  # of tables, and of what programs read: nothing is cut, no line break is ours
 
 
 class Terminal:
@@ -27,10 +27,13 @@ class Terminal:
     def __init__(self, as_json=False, quiet=False):
         self.as_json, self.quiet = as_json, quiet
         self._lock = threading.RLock()
-        self._out, self._err = _console(sys.stdout), _console(sys.stderr)
+        self._out, self._err = _console(sys.stdout, WIDTH), _console(sys.stderr, None if sys.stderr.isatty() else WIDTH)
         self._tty = {"stdout": self._out.is_terminal, "stderr": self._err.is_terminal}
         self._bar, self._shown = None, False    # the Text of the bar; whether it stands there
         self._broken_line = False               # the cursor stands behind text that has not ended its line
+
+    def is_tty(self, stream):
+        return self._tty[stream]
 
     @property
     def has_bar(self):
@@ -57,15 +60,18 @@ class Terminal:
     def print(self, thing=""):
         """Text, a table: for people."""
         with self._lock:
+            with self._out.capture() as text:
+                self._out.print(thing, soft_wrap=not isinstance(thing, Table))
             self._hide()
-            self._out.print(thing, soft_wrap=not isinstance(thing, Table))
+            sys.stdout.write("".join(line.rstrip() + "\n" for line in text.get().splitlines()))
+            sys.stdout.flush()
             self._show()
 
     def table(self, header, rows):
         """rows: lists of texts, as long as the header. A cell that is a state has its colour."""
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         for name in header:
-            table.add_column(name, no_wrap=True, overflow="ellipsis", justify="left")
+            table.add_column(name, no_wrap=True)
         for row in rows:
             table.add_row(*[state_text(clean(str(cell)).replace("\n", " ")) for cell in row])
         self.print(table)
@@ -74,7 +80,9 @@ class Terminal:
 
     def note(self, text, style=None):
         """A line about what goes on; not when it shall be quiet."""
-        if not self.quiet:
+        if self.as_json:
+            self.say(Text(json.dumps({"note": text})))
+        elif not self.quiet:
             self.say(Text("stoke: " + clean(text), style=style or ""))
 
     def say(self, text):
@@ -112,10 +120,9 @@ class Terminal:
         self._shown = True
 
 
-def _console(file):
-    tty = file.isatty()
-    return Console(file=file, highlight=False, markup=False, emoji=False, force_terminal=tty, legacy_windows=False,
-                   width=None if tty else PLAIN_WIDTH, no_color="NO_COLOR" in os.environ or None)
+def _console(file, width):
+    return Console(file=file, highlight=False, markup=False, emoji=False, force_terminal=file.isatty(), width=width,
+                   legacy_windows=False, no_color="NO_COLOR" in os.environ or None)
 
 
 def state_text(name):
