@@ -26,9 +26,9 @@ class App:
     def terminal(self):
         return Terminal(self.json, self.quiet)
 
-    def patience(self):
-        """For a server that is away while something is followed."""
-        return Patience(self.reconnect_s, self.terminal.note)
+    def patience(self, known=True):
+        """For a server that is away while something is followed; as in Patience."""
+        return Patience(self.reconnect_s, self.terminal.note, known)
 
     def show(self, thing, text):
         """The object with --json, else text(thing) for people."""

@@ -98,8 +98,8 @@ class Client:
             connection.connect()
             connection.sock.settimeout(timeout)
         except (OSError, ssl.CertificateError) as error:
-            raise Unreachable("no server answers at %s (%s): start one, or name another with --server or STOKER_URL"
-                              % (self.url, _reason(error))) from error
+            raise Unreachable("no server answers at %s (%s)" % (self.url, _reason(error)),
+                              ": start one, or name another with --server or STOKER_URL") from error
         for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
             connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)   # a log may be silent for days
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -143,27 +143,27 @@ def _reason(error):
 class Patience:
     """How long to go on asking for a server that is away: `seconds` since it was last heard of.
 
-    tell(text): says so, once each time it goes away.
+    tell(text): says so, once each time it goes away. known: whether it was heard of at all; one that was not may be a wrong address.
     """
 
-    def __init__(self, seconds, tell):
-        self.seconds, self._tell = seconds, tell
+    def __init__(self, seconds, tell, known=True):
+        self.seconds, self._tell, self._known = seconds, tell, known
         self._gone, self._pause = None, RETRY_FIRST_S
 
     def heard(self):
-        self._gone, self._pause = None, RETRY_FIRST_S
+        self._known, self._gone, self._pause = True, None, RETRY_FIRST_S
 
     def lost(self, error):
         """Waits a moment before the next try; raises the error when there shall be none."""
-        if not is_passing(error):
-            raise error
         now = time.monotonic()
+        if not is_passing(error) or not (self._known or isinstance(error, Refused)):
+            raise error
         if self._gone is None:
             self._gone = now
         if now - self._gone >= self.seconds:
             raise error
         if self._pause == RETRY_FIRST_S:
-            self._tell("%s; trying again for %g s" % (error.message.partition(": start one")[0], self.seconds))
+            self._tell("%s; trying again for %g s" % (getattr(error, "what", error.message), self.seconds))
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, RETRY_MAX_S)
 

@@ -174,7 +174,7 @@ def show_context(app, name):
 @reconnect_option
 def context_logs(app, name, follow, tail):
     """Its own log, that of its JVM included."""
-    for stream, data in Log.of_context(app.client, name, app.patience(), follow=follow, tail=tail).pieces():
+    for stream, data in Log.of_context(app.client, name, app.patience(known=False), follow=follow, tail=tail).pieces():
         write_log(app.terminal, stream, data)
 
 
@@ -203,9 +203,10 @@ def events(app, follow, jobs, contexts, types, since):
     With -f: from now on, or from --since on.
     """
     filters = {"job": jobs, "context": contexts, "type": types}
-    for found in Events(app.client, app.patience(), since, **filters).follow() if follow else past(app, since, filters):
-        if found:
-            app.show(found, render.event)
+    found = Events(app.client, app.patience(known=False), since, **filters).follow() if follow else past(app, since, filters)
+    for event in found:
+        if event:
+            app.show(event, render.event)
 
 
 def past(app, since, filters):
@@ -213,7 +214,7 @@ def past(app, since, filters):
 
     They are filtered here: a stream that is filtered by the server is silent when it has come to the newest one.
     """
-    now = Events(app.client, app.patience())
+    now = Events(app.client, app.patience(known=False))
     next(now.follow())
     if since is None and filters["job"]:
         since = min(app.client.get("/v1/jobs/" + quoted(job))["submitted_at"] for job in filters["job"])

@@ -29,7 +29,12 @@ class Wrong(Problem):
 
 
 class Unreachable(Problem):
+    """what: happened; advice: on what to do, for who does not try again by himself."""
     exit_code, code = UNREACHABLE, "UNREACHABLE"
+
+    def __init__(self, what, advice=""):
+        super().__init__(what + advice)
+        self.what = what
 
 
 class NotYet(Problem):

@@ -6,11 +6,11 @@ import zipfile
 import pytest
 
 from stoke import client as client_module
-from stoke import follow, render
+from stoke import commands_run, follow, render
 from stoke.app import App
 from stoke.client import Client, Cut, Patience
 from stoke.commands_jobs import jobs
-from stoke.errors import Refused
+from stoke.errors import Refused, Unreachable
 from stoke.streams import Events, Log
 from stoke.terminal import Terminal
 from stoker_runner import shipping
@@ -32,6 +32,10 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers['Content-Length']))
+        self.do_GET()
 
     def do_GET(self):
         self.server.asked.append((self.path, dict(self.headers)))
@@ -153,6 +157,25 @@ def test_an_answer_that_is_not_whole(serve):
     client = Client(serve(lambda path, headers: (200, {}, b'{"a": 1}', 4)).url)
     with pytest.raises(Cut):
         client.get('/x')
+
+
+def test_a_job_is_sent_again_as_the_same_job(serve):
+    """When the answer does not come: with the key that was chosen, or one that stoke has chosen."""
+    for key in (None, 'mine'):
+        def answer(path, headers):
+            return 202, {}, b'{"id": "j"}', 3 if len(server.asked) < 3 else 99
+
+        server, app = serve(answer), App()
+        app.url, app.quiet = server.url, True
+        assert commands_run.submit(app, {}, key) == {'id': 'j'}
+        keys = [headers['Idempotency-Key'] for _, headers in server.asked]
+        assert len(keys) == 3 and len(set(keys)) == 1 and keys[0] and (key is None or keys[0] == key)
+
+
+def test_a_server_that_was_never_heard_of():
+    """Is not asked for again: its address may be wrong."""
+    with pytest.raises(Unreachable):
+        Patience(30, pytest.fail, known=False).ask(Client('http://127.0.0.1:1').get, '/x')
 
 
 def test_lists_of_many_pages():

@@ -59,8 +59,8 @@ def test_a_wrong_command_line(server, args):
 
 def test_the_server_is_down(server):
     gone = "http://127.0.0.1:1"
-    for args in (["ps"], ["run", "a", "b"], ["logs", "-f", "x"], ["--json", "status"], ["cancel", "x"]):
-        done = stoke(server, *args, "--server", gone, *(["--reconnect", "0"] if "logs" in args else []))
+    for args in (["ps"], ["run", "a", "b"], ["logs", "-f", "x"], ["events", "-f"], ["events"], ["--json", "status"]):
+        done = stoke(server, *args, "--server", gone)
         assert (done.status, done.out) == (4, "") and done.err.count("\n") == 1, done
         assert gone in done.err and "--server" in done.err and "STOKER_URL" in done.err
     assert json.loads(stoke(server, "ps", "--json", env={"STOKER_URL": gone}).err)["error"]["code"] == "UNREACHABLE"
