@@ -222,7 +222,7 @@ def past(app, since, filters):
         since = (datetime.datetime.now(datetime.timezone.utc) - EVENTS_BACK).strftime("%Y-%m-%dT%H:%M:%SZ")
     found = Events(app.client, app.patience(), since)
     for event in found.follow():
-        if event and (event["type"] == "gap" or fits(event, filters)):
+        if event and "id" in event and (event["type"] == "gap" or fits(event, filters)):
             yield event
         if found.at >= now.at:
             return

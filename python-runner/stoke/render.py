@@ -56,16 +56,16 @@ def size(n):
 
 # ---- progress
 
-def tasks(job):
-    """(done, total, active, failed) of a job's tasks; None when the server does not tell."""
-    found = (job.get("progress") or {}).get("tasks") or {}
+def counts_of(job, kind):
+    """(done, total, active, failed) of a job's tasks or stages; None when the server does not tell."""
+    found = (job.get("progress") or {}).get(kind) or {}
     counts = tuple(found.get(name) or 0 for name in ("done", "total", "active", "failed"))
     return counts if counts[1] else None
 
 
 def progress_text(job):
-    """12/40 tasks; empty when nothing is known."""
-    counts = tasks(job)
+    """12/40 tasks; empty when nothing is known. job: a job or an event of its progress."""
+    counts = counts_of(job, "tasks")
     return "%d/%d tasks" % counts[:2] if counts else ""
 
 
@@ -73,12 +73,13 @@ def job_bar(job):
     """One line: the state, how far its tasks are, how long it has run."""
     line = Table.grid(padding=(0, 1))
     cells = [_spinner.render(time.monotonic()), state_text(job["state"])]
-    counts = tasks(job)
+    counts, stages = counts_of(job, "tasks"), counts_of(job, "stages")
     if job["position"] is not None:
         cells.append(Text("%d before it" % job["position"]))
     elif counts:
         done, total, active, failed = counts
         cells += [ProgressBar(total=total, completed=done, width=BAR_WIDTH), Text("%d/%d tasks" % (done, total))]
+        cells += [Text("%d/%d stages" % stages[:2])] if stages and stages[1] > 1 else []
         cells += [Text("%d running" % active)] if active else []
         cells += [Text("%d failed" % failed, style="red")] if failed else []
     cells.append(Text(ran(job)))
@@ -204,13 +205,7 @@ def event(found):
         text.append(clean("%s version %s" % (found["name"], found["version"])))
     else:
         text.append(clean(" ".join(filter(None, (found.get("job"), found.get("context"))))) + "  ")
-        text.append_text(state_text(found["state"]) if "state" in found else Text(_rest(found)))
+        text.append_text(state_text(found["state"]) if "state" in found else Text(progress_text(found)))
         if found.get("error"):
             text.append(clean("  %s: %s" % (found["error"]["code"], found["error"]["message"])).partition("\n")[0])
     return text
-
-
-def _rest(found):
-    """What an event says that has no words of its own here."""
-    known = ("id", "type", "time", "job", "context", "context_id", "attempt")
-    return clean(json.dumps({name: value for name, value in found.items() if name not in known}))

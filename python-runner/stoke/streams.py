@@ -100,7 +100,7 @@ class Events:
     @property
     def at(self):
         """The number of the newest event that the server has told or passed over."""
-        return int(self._last)
+        return int(self._last or 0)
 
     def _read(self):
         query, headers = dict(self._filters), {}
@@ -115,7 +115,9 @@ class Events:
                 *blocks, rest = (rest + piece).split(b"\n\n")
                 for block in blocks:
                     fields = dict(line.partition(": ")[::2] for line in block.decode().split("\n"))
-                    if "id" in fields:
-                        self._last = fields["id"]
-                        yield json.loads(fields["data"]) if "data" in fields else None
+                    self._last = fields.get("id", self._last)
+                    if "data" in fields:        # without an id: of progress, which is not recorded
+                        yield json.loads(fields["data"])
+                    elif "id" in fields:
+                        yield None
         raise Unreachable("%s ended the events" % self._client.url)

@@ -199,12 +199,24 @@ def bar(capsys, **fields):
     return capsys.readouterr().err.split(None, 1)[1].rstrip()
 
 
+@pytest.mark.parametrize('event, text', [
+    ({'type': 'job.progress', 'time': '2026-01-31T12:00:00.000Z', 'job': 'j', 'context': 'c', 'progress': {'tasks': {'total': 8, 'done': 2}}},
+     '2026-01-31 12:00:00  job.progress    j c  2/8 tasks'),
+    ({'id': 9, 'type': 'gap', 'after': 3, 'next': 10, 'reason': 'removed'}, ' ' * 21 + 'gap             events 4 to 9 are not there (removed)'),
+    ({'type': 'binary.added', 'time': '2026-01-31T12:00:00.000Z', 'name': 'b\x1b', 'version': 3},
+     '2026-01-31 12:00:00  binary.added    b? version 3'),
+])
+def test_events_in_words(event, text):
+    assert render.event(event).plain == text
+
+
 def test_the_bar_of_a_job(capsys):
     progress = {'tasks': {'total': 8, 'done': 2, 'active': 4, 'failed': 1}, 'more': []}
     assert bar(capsys) == 'RUNNING'
     assert bar(capsys, progress=None) == bar(capsys, progress={}) == bar(capsys, progress={'tasks': {'total': 0}}) == 'RUNNING'
     shown = bar(capsys, progress=progress)
     assert shown.startswith('RUNNING ') and shown.endswith(' 2/8 tasks 4 running 1 failed')
+    assert bar(capsys, progress=dict(progress, stages={'total': 5, 'done': 4})).endswith(' 2/8 tasks 4/5 stages 4 running 1 failed')
     assert bar(capsys, state='QUEUED', position=3) == 'QUEUED 3 before it'
     assert render.progress_text({'progress': progress}) == '2/8 tasks' and render.progress_text({}) == ''
 
