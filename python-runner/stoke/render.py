@@ -1,9 +1,9 @@
 """The objects of the native API in words: durations, errors, receipts, events, the bar of a job."""
 import datetime
 import json
+import sys
 import time
 
-from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -78,7 +78,7 @@ def job_bar(job):
         cells.append(Text("%d before it" % job["position"]))
     elif counts:
         done, total, active, failed = counts
-        cells += [ProgressBar(total=total, completed=done, width=BAR_WIDTH), Text("%d/%d tasks" % (done, total))]
+        cells += [meter(done, total), Text("%d/%d tasks" % (done, total))]
         cells += [Text("%d/%d stages" % stages[:2])] if stages and stages[1] > 1 else []
         cells += [Text("%d running" % active)] if active else []
         cells += [Text("%d failed" % failed, style="red")] if failed else []
@@ -89,11 +89,18 @@ def job_bar(job):
     return line
 
 
+def meter(done, total):
+    """How much of it is done, also without colours."""
+    full, empty = "\u2501\u2500" if "utf" in (sys.stderr.encoding or "").lower() else "#-"
+    n = BAR_WIDTH * min(done, total) // max(total, 1)
+    return Text.assemble((full * n, "cyan"), (empty * (BAR_WIDTH - n), "dim"))
+
+
 def upload_bar(name, done, total):
     line = Table.grid(padding=(0, 1))
     for _ in range(3):
         line.add_column(no_wrap=True)
-    line.add_row(Text(name), ProgressBar(total=max(total, 1), completed=done, width=BAR_WIDTH),
+    line.add_row(Text(name), meter(done, total),
                  Text("%s of %s" % (size(done), size(total))))
     return line
 

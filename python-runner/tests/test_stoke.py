@@ -215,7 +215,7 @@ def test_the_bar_of_a_job(capsys):
     assert bar(capsys) == 'RUNNING'
     assert bar(capsys, progress=None) == bar(capsys, progress={}) == bar(capsys, progress={'tasks': {'total': 0}}) == 'RUNNING'
     shown = bar(capsys, progress=progress)
-    assert shown.startswith('RUNNING ') and shown.endswith(' 2/8 tasks 4 running 1 failed')
+    assert shown == 'RUNNING ' + '\u2501' * 7 + '\u2500' * 23 + ' 2/8 tasks 4 running 1 failed'
     assert bar(capsys, progress=dict(progress, stages={'total': 5, 'done': 4})).endswith(' 2/8 tasks 4/5 stages 4 running 1 failed')
     assert bar(capsys, state='QUEUED', position=3) == 'QUEUED 3 before it'
     assert render.progress_text({'progress': progress}) == '2/8 tasks' and render.progress_text({}) == ''

@@ -177,12 +177,13 @@ def test_uploads_that_are_refused(server, tmp_path):
     refused(stoke(server, "upload", "x", str(tmp_path / "big.zip")), 3, "67108864", "limit")
 
 
-def test_an_upload_has_a_bar(server, tmp_path):
+@pytest.mark.parametrize("encoding, full", [("utf-8", "\u2501"), ("ascii", "#")])
+def test_an_upload_has_a_bar(server, tmp_path, encoding, full):
     file = tmp_path / "a.zip"
     file.write_bytes(make_zip({"app.py": "x" * 100000}))
-    with Tty(server, "upload", unique("app"), str(file)) as tty:
+    with Tty(server, "upload", unique("app"), str(file), env={"PYTHONIOENCODING": encoding}) as tty:
         done = tty.wait()
-    assert done.status == 0 and "97.8 KiB of 97.8 KiB" in tty.raw.replace("\x1b[0m", ""), tty.raw
+    assert done.status == 0 and full * 30 + " 97.8 KiB of 97.8 KiB" in re.sub("\x1b\\[[0-9;]*m", "", tty.raw), tty.raw
     assert len([line for line in tty.screen if line]) == 1, tty.screen
 
 
