@@ -3,10 +3,11 @@ import http.server
 import threading
 import zipfile
 
+import click
 import pytest
 
+from stoke import cli, commands_run, follow, render
 from stoke import client as client_module
-from stoke import commands_run, follow, render
 from stoke.app import App
 from stoke.client import Client, Cut, Patience
 from stoke.commands_jobs import jobs
@@ -191,6 +192,21 @@ def test_lists_of_many_pages():
     assert list(jobs(Pages(), 0, {})) == [1, 2, 3] and Pages.asked == [(None, 1000), ('a', 1000), ('b', 1000)]
     del Pages.asked[:]
     assert list(jobs(Pages(), 2, {})) == [1, 2] and Pages.asked == [(None, 2)]
+
+
+def every_command(group, *names):
+    for name, command in group.commands.items():
+        yield (*names, name), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, *names, name)
+
+
+@pytest.mark.parametrize('names, command', every_command(cli.stoke), ids=lambda v: '-'.join(v) if isinstance(v, tuple) else '')
+def test_every_command_takes_what_all_take(names, command):
+    """--json and --server; it has a help, as have its options."""
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {'--json', '--server'} <= options
+    assert command.help and all(p.help for p in command.params if isinstance(p, click.Option)), names
 
 
 def bar(capsys, **fields):
