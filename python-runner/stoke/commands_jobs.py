@@ -70,7 +70,7 @@ def show(app, job):
 @job_argument
 @follow_option
 @tail_option
-@click.option("--stream", type=click.Choice(["all", "stdout", "stderr"]), default="all", show_default=True)
+@click.option("--stream", type=click.Choice(["all", "stdout", "stderr"]), default="all", show_default=True, help="Which one.")
 @quiet_option
 @reconnect_option
 def logs(app, job, follow, tail, stream):

@@ -201,7 +201,7 @@ def every_command(group, *names):
             yield from every_command(command, *names, name)
 
 
-@pytest.mark.parametrize('names, command', every_command(cli.stoke), ids=lambda v: '-'.join(v) if isinstance(v, tuple) else '')
+@pytest.mark.parametrize('names, command', list(every_command(cli.stoke)), ids=lambda v: '-'.join(v) if isinstance(v, tuple) else '')
 def test_every_command_takes_what_all_take(names, command):
     """--json and --server; it has a help, as have its options."""
     options = {option for parameter in command.params for option in parameter.opts}

@@ -17,7 +17,14 @@ import kit
 from kit import wait_for
 
 PROGRAM = [sys.executable, os.path.join(kit.TOP, "python-runner", "stoke")]
+HANG = ("-c", "fake.do=hang")   # a job that takes no notice of interrupts
+NOTE = re.compile(r"stoke: job ([-0-9a-f]{36}) in context (\S+)\n")
 FEED = re.compile(r"\r\x1b\[2K|\r\n|\n|\r|\x1b\[[0-9;]*m|[^\r\n\x1b]+|\x1b")
+
+
+def dictated(script):
+    """Options of `run` for a kit.Dictation."""
+    return ["-c", "fake.do=dictate", "-c", "fake.script=" + script.path]
 
 
 class Done:

@@ -11,11 +11,10 @@ import pytest
 
 import kit
 from kit import make_zip, unique, wait_for
-from stoking import PROGRAM, Tty, environment, stoke
+from stoking import HANG, PROGRAM, Tty, environment, stoke
 
 COMMANDS = ["attach", "binaries", "cancel", "completion", "contexts", "events", "logs", "ps", "receipt", "result", "run", "show",
             "status", "upload"]
-HANG = ("-c", "fake.do=hang")
 
 
 def submit(server, context, app, *args):
