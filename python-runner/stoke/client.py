@@ -128,7 +128,8 @@ class Client:
             return self._stranger(answer.status)
 
     def _stranger(self, status):
-        return Problem("%s answered %d, and not as a Stoker server does: is it the right address?" % (self.url, status))
+        return Problem("%s answered %d, and not as a Stoker server does: is it the right address?"
+                       % (self.url, status))
 
 
 def _query(query):
@@ -143,7 +144,7 @@ def _reason(error):
 class Patience:
     """How long to go on asking for a server that is away: `seconds` since it was last heard of.
 
-    tell(text): says so, once each time it goes away. known: whether it was heard of at all; one that was not may be a wrong address.
+    tell(text): says so, once each time it goes away. known: whether it was heard of at all; what never was may be a wrong address.
     """
 
     def __init__(self, seconds, tell, known=True):

@@ -203,8 +203,8 @@ def events(app, follow, jobs, contexts, types, since):
     With -f: from now on, or from --since on.
     """
     filters = {"job": jobs, "context": contexts, "type": types}
-    found = Events(app.client, app.patience(known=False), since, **filters).follow() if follow else past(app, since, filters)
-    for event in found:
+    live = Events(app.client, app.patience(known=False), since, **filters)
+    for event in live.follow() if follow else past(app, since, filters):
         if event:
             app.show(event, render.event)
 

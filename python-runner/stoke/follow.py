@@ -1,7 +1,7 @@
 """A job followed to its end: its log as it comes, its progress, Ctrl-C, and then its result or error.
 
-Three threads: one writes the log (so that whoever reads slowly slows nobody else), one looks at the job for the bar, and the main
-thread waits for what they and Ctrl-C have to say.
+Three threads: one writes the log (so that whoever reads slowly slows nobody else), one looks at the job for the bar, and
+the main thread waits for what they and Ctrl-C have to say.
 """
 import base64
 import json

@@ -6,7 +6,7 @@ from .errors import Wrong
 
 
 def pack(folder, output):
-    """Writes into the file object `output` the folder's modules and packages, with all files in these; nothing else of it."""
+    """Writes the folder's modules and packages into the file object `output`, with all files in these; nothing else of it."""
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files(folder):
             archive.write(path, os.path.relpath(path, folder))

@@ -1,4 +1,4 @@
-"""Logs and events as they come, over cuts of the connection and restarts of the server: nothing is lost, nothing comes twice."""
+"""Logs and events as they come, over cuts of the connection and restarts of the server: nothing is lost or comes twice."""
 import json
 
 from .client import quoted

@@ -1,4 +1,4 @@
-"""Parts of stoke that the tests with a server (test/http/test_stoke*.py) do not reach: cuts at every byte, long lists, the bar's numbers."""
+"""Parts of stoke that the tests with a server (test/http/test_stoke*.py) do not reach: cuts at every byte, long lists, words."""
 import http.server
 import threading
 import zipfile
@@ -111,7 +111,8 @@ def test_a_result_that_is_cut(serve):
         def answer(path, headers):
             begin = int((headers['Range'] or 'bytes=0-')[6:-1]) if ranges else 0
             cut = 3000 if len(server.asked) < 3 else len(whole)
-            return 206 if begin else 200, {'Content-Type': 'application/json'}, whole[begin:], cut * (1 if ranges else len(server.asked))
+            sent = cut if ranges else cut * len(server.asked)
+            return 206 if begin else 200, {'Content-Type': 'application/json'}, whole[begin:], sent
 
         server, app = serve(answer), App()
         app.url = server.url
@@ -120,7 +121,8 @@ def test_a_result_that_is_cut(serve):
 
 
 def test_events_that_are_cut_anywhere(serve):
-    stream = b'retry: 1000\n\n:\nid: 3\n\n' + b''.join(b'id: %d\nevent: e\ndata: {"id":%d}\n\n' % (n, n) for n in range(4, 9))
+    stream = b'retry: 1000\n\n:\nid: 3\n\n' + b''.join(
+        b'id: %d\nevent: e\ndata: {"id":%d}\n\n' % (n, n) for n in range(4, 9))
 
     def answer(path, headers):
         last = int(headers['Last-Event-ID'] or 3)
@@ -216,9 +218,11 @@ def bar(capsys, **fields):
 
 
 @pytest.mark.parametrize('event, text', [
-    ({'type': 'job.progress', 'time': '2026-01-31T12:00:00.000Z', 'job': 'j', 'context': 'c', 'progress': {'tasks': {'total': 8, 'done': 2}}},
+    ({'type': 'job.progress', 'time': '2026-01-31T12:00:00.000Z', 'job': 'j', 'context': 'c',
+      'progress': {'tasks': {'total': 8, 'done': 2}}},
      '2026-01-31 12:00:00  job.progress    j c  2/8 tasks'),
-    ({'id': 9, 'type': 'gap', 'after': 3, 'next': 10, 'reason': 'removed'}, ' ' * 21 + 'gap             events 4 to 9 are not there (removed)'),
+    ({'id': 9, 'type': 'gap', 'after': 3, 'next': 10, 'reason': 'removed'},
+     ' ' * 21 + 'gap             events 4 to 9 are not there (removed)'),
     ({'type': 'binary.added', 'time': '2026-01-31T12:00:00.000Z', 'name': 'b\x1b', 'version': 3},
      '2026-01-31 12:00:00  binary.added    b? version 3'),
 ])
@@ -237,7 +241,8 @@ def test_the_bar_of_a_job(capsys):
     assert render.progress_text({'progress': progress}) == '2/8 tasks' and render.progress_text({}) == ''
 
 
-@pytest.mark.parametrize('value, text', [(0, '0.0 s'), (59.94, '59.9 s'), (60, '1 min 00 s'), (3599.4, '59 min 59 s'), (7380, '2 h 03 min')])
+@pytest.mark.parametrize('value, text', [
+    (0, '0.0 s'), (59.94, '59.9 s'), (60, '1 min 00 s'), (3599.4, '59 min 59 s'), (7380, '2 h 03 min')])
 def test_durations(value, text):
     assert render.seconds(value) == text
 

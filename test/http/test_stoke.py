@@ -1,4 +1,4 @@
-"""stoke, the command line: every command, what it prints, and the status that it ends with. Jobs that are followed: test_stoke_run.py."""
+"""stoke, the command line: every command, what it prints, the status that it ends with. Jobs that are followed: test_stoke_run.py."""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""stoke run, attach, logs -f, events -f and result: jobs followed to their end, over restarts of the server. In a terminal: test_stoke_tty.py."""
+"""stoke run, attach, logs -f, events -f, result: jobs followed to their end, over restarts of the server. Terminals: test_stoke_tty.py."""
 
 import json
 import re
@@ -291,12 +291,10 @@ def test_events_outlive_their_server(server, flags):
 @pytest.mark.own_server
 def test_a_server_that_stays_away(server):
     context, app = server.create("c"), server.upload("app")
-    for command in (["run", "-C", context, app, "app.Job", *HANG], ["logs", "-f"], ["events", "-f"]):
-        if command[0] == "logs":
-            command.append(server.rows("SELECT id FROM jobs")[0][0])
+    job = server.start_job(context, app, {"print": "here\n", "do": "hang"})
+    for command in (["attach", job], ["logs", "-f", job], ["events", "-f", "--since", "0", "--job", job]):
         with Process(server, *command, "--reconnect", "0.3") as process:
-            if command[0] == "run":
-                process.wait_err(" in context ")
+            wait_for(lambda: "here\n" in process.err or "job.submitted" in process.out, lambda: process.err)
             server.kill()
             done = process.wait()
         assert done.status == 4 and "no server answers at http://127.0.0.1:%d" % server.port in done.err, done

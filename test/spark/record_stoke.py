@@ -3,8 +3,8 @@
 
     make && make venv && build/venv/bin/python test/spark/record_stoke.py
 
-Each command is run in a terminal of 100 columns. What it wrote stands behind the seconds at which it came. A bar is one line of the screen that
-is written anew; of its states one in three seconds is shown.
+Each command is run in a terminal of 100 columns. What it wrote stands behind the seconds at which it came. A bar is one line
+of the screen that is written anew; of its states one in three seconds is shown.
 """
 import fcntl
 import os
