@@ -1,5 +1,6 @@
 """Parts of stoke that the tests with a server (test/http/test_stoke*.py) do not reach: cuts at every byte, long lists, words."""
 import http.server
+import json
 import threading
 import zipfile
 
@@ -118,6 +119,30 @@ def test_a_result_that_is_cut(serve):
         app.url = server.url
         assert b''.join(piece for _, piece in follow.download(app, '/x')) == whole
         assert [headers.get('Range') for _, headers in server.asked] == [None, 'bytes=3000-', 'bytes=6000-']
+
+
+@pytest.mark.parametrize('media, body, shown', [('application/json', b'{"a":1}', b'{"a":1}\n'), ('text/csv', b'a\r\n1\r\n', b'a\r\n1\r\n')])
+def test_results_of_other_forms(serve, capsysbinary, media, body, shown):
+    """They go out as they are; a line end is put behind JSON only. With --json, what is no JSON is base64."""
+    app = App()
+    app.url = serve(lambda path, headers: (200, {'Content-Type': media}, body, 99)).url
+    follow.save_result(app, 'j')
+    assert capsysbinary.readouterr().out == shown
+    app.json = True
+    app.terminal.as_json = True
+    follow.save_result(app, 'j')
+    line = json.loads(capsysbinary.readouterr().out)
+    assert line == {'type': 'result', 'job': 'j', **({'result': {'a': 1}} if media == follow.JSON else
+                                                     {'media_type': media, 'base64': 'YQ0KMQ0K'})}
+
+
+def test_a_binary_result_stays_off_the_terminal(serve, capsys, monkeypatch):
+    app = App()
+    app.url = serve(lambda path, headers: (200, {'Content-Type': 'application/vnd.apache.parquet'}, b'PAR1', 99)).url
+    monkeypatch.setattr(Terminal, 'is_tty', lambda terminal, stream: True)
+    follow.save_result(app, 'j')
+    out, err = capsys.readouterr()
+    assert out == '' and "no text (application/vnd.apache.parquet): put it into a file with 'stoke result -o'" in err
 
 
 def test_events_that_are_cut_anywhere(serve):
