@@ -138,16 +138,21 @@ unit-tests: $(unit_tests)
 deps: ## install the Debian or Ubuntu packages that are missing
 	@.ci/install-deps
 
-locks := $(addprefix python-runner/,requirements-build.txt requirements.txt requirements-test.txt)
+locks := $(addprefix python-runner/,requirements-build.txt requirements.txt requirements-stoke.txt requirements-test.txt)
 
 .PHONY: venv
-venv: $(venv)/.locks ## build/venv: Python with pinned pyspark, pandas, ... (needs 'make deps')
+venv: $(venv)/.locks $(venv)/bin/stoke ## build/venv: Python with pinned pyspark, pandas, ..., and stoke (needs 'make deps')
 	@:
 
 # An environment made from older lock files is made anew; one whose installation was interrupted is completed.
 $(venv)/.locks: $(locks)
 	@.ci/make-venv '$(PYTHON)' $(venv) $@ $(locks)
 
+# The command line, run from the sources.
+launcher = sed -e 's|@PYTHON@|$(1)|g' -e 's|@RUNNER@|$(2)|g' conf/stoke.sh
+$(venv)/bin/stoke: conf/stoke.sh $(venv)/.locks
+	@$(call launcher,$(CURDIR)/$(venv)/bin/python,$(CURDIR)/python-runner) > $@
+	@chmod 755 $@
 
 .PHONY: lock
 lock: $(venv)/.locks ## write the lock files anew from python-runner/requirements*.in
@@ -249,11 +254,13 @@ compile_commands.json: Makefile $(out)/sources $(flags)
 # ---- install and clean
 
 .PHONY: install
-install: all ## DESTDIR= PREFIX=/usr/local: program, runner, configuration, systemd unit
+install: all ## DESTDIR= PREFIX=/usr/local: stokerd, stoke, runner, configuration, systemd unit
 	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(LIBDIR)/stoker' '$(DESTDIR)$(SYSCONFDIR)/stoker' '$(DESTDIR)$(UNITDIR)'
 	install -m 755 $(build)/stokerd '$(DESTDIR)$(BINDIR)/stokerd'
 	cd python-runner && find . -name tests -prune -o -name __pycache__ -prune -o -type f -print | while read -r f; do \
 	    install -D -m 644 "$$f" '$(abspath $(DESTDIR)/)$(LIBDIR)/stoker/python-runner/'"$$f" || exit 1; done
+	$(call launcher,$(LIBDIR)/stoker/venv/bin/python,$(LIBDIR)/stoker/python-runner) > '$(DESTDIR)$(BINDIR)/stoke'
+	chmod 755 '$(DESTDIR)$(BINDIR)/stoke'
 	test -e '$(DESTDIR)$(SYSCONFDIR)/stoker/stoker.conf' || \
 	    install -m 644 conf/stoker.conf '$(DESTDIR)$(SYSCONFDIR)/stoker/stoker.conf'
 	sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' conf/stoker.service \

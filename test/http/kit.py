@@ -532,6 +532,27 @@ class Flags:
             return []
 
 
+class Dictation:
+    """The script of a job with "do": "dictate", which prints what it is told to, as it is told."""
+
+    def __init__(self, flags):
+        self.path = flags.path(unique("script"))
+        open(self.path, "w").close()
+
+    def _line(self, line):
+        with open(self.path, "a") as f:
+            f.write(json.dumps(line) + "\n")
+
+    def out(self, text):
+        self._line([1, text])
+
+    def err(self, text):
+        self._line([2, text])
+
+    def end(self):
+        self._line(None)
+
+
 def kill_hard(pids):
     """Ends processes of a test that has failed to, by pid."""
     for pid in pids:

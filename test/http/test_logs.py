@@ -15,26 +15,12 @@ from shim import Shim
 REMOVED = "LOG_REMOVED"
 
 
-class Script:
+class Script(kit.Dictation):
     """A job that prints what the test tells it to."""
 
     def __init__(self, server, context, app, flags, **query):
-        self.path = flags.path(kit.unique("script"))
-        open(self.path, "w").close()
+        super().__init__(flags)
         self.id = server.start_job(context, app, {"do": "dictate", "script": self.path}, **query)
-
-    def _line(self, line):
-        with open(self.path, "a") as f:
-            f.write(json.dumps(line) + "\n")
-
-    def out(self, text):
-        self._line([1, text])
-
-    def err(self, text):
-        self._line([2, text])
-
-    def end(self):
-        self._line(None)
 
 
 class Follower(kit.Stream):
