@@ -49,6 +49,8 @@ static json_t *job_object(const struct stk_job_row *row, int position)
                             : json_null());
     json_object_set_new(object, "result_bytes",
                         row->state == STK_JOB_FINISHED ? json_integer(row->result_bytes) : json_null());
+    json_object_set_new(object, "result_format",
+                        row->state == STK_JOB_FINISHED ? json_string(stk_result_form(row)->name) : json_null());
     json_object_set_new(object, "error", stk_native_short_failure(row->error, "jobs", row->id));
     json_object_set_new(object, "has_receipt", json_boolean(row->receipt != NULL));
     return object;
@@ -222,27 +224,34 @@ static int get_or_wait(const struct native *native, const char *id, int64_t wait
     return err->code == STK_TIMEOUT && ret->id[0] ? 1 : -1;
 }
 
-void stk_native_jobs_get(struct stk_request *r, struct stk_reply *reply, void *arg)
+int stk_native_job_wait(const struct native *native, struct stk_request *r, struct stk_reply *reply,
+                        struct stk_job_row *ret)
 {
     static const char *const known[] = { "wait", NULL };
-    const struct native *native = arg;
     int64_t wait_ms = 0;
-    struct stk_job_row row;
     struct stk_err err;
     int rc;
 
     if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &wait_ms) < 0)
-        return;
+        return -1;
     if (wait_ms && !stk_request_wait_begin(r)) {
         stk_native_too_many_waiting(reply);
-        return;
+        return -1;
     }
-    rc = get_or_wait(native, stk_request_param(r, "id"), wait_ms, &row, &err);
+    rc = get_or_wait(native, stk_request_param(r, "id"), wait_ms, ret, &err);
     if (wait_ms)
         stk_request_wait_end(r);
     if (rc < 0)
         stk_native_failed(reply, "get a job", &err);
-    else
+    return rc < 0 ? -1 : 0;
+}
+
+void stk_native_jobs_get(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct native *native = arg;
+    struct stk_job_row row;
+
+    if (stk_native_job_wait(native, r, reply, &row) == 0)
         reply_job(native, reply, 200, &row);
 }
 
