@@ -326,6 +326,35 @@ static void submit_done(struct submit *s)
     free(s->webhook);
 }
 
+/* result_format and max_result, which stand in the config of the job. */
+static int read_wish(struct stk_reply *reply, const json_t *body, json_t *config)
+{
+    static const char *const names[] = { "result_format", "max_result" };
+    stk_auto_free char *bytes = NULL;
+    const char *texts[STK_LEN(names)], *wrong;
+    struct stk_err err;
+
+    for (size_t i = 0; i < STK_LEN(names); i++) {
+        const json_t *value = json_object_get(body, names[i]);
+
+        texts[i] = json_string_value(value);
+        if (i == 1 && json_is_integer(value))
+            texts[i] = bytes = stk_json_text(value, NULL);
+        if (value && !json_is_null(value) && !texts[i]) {
+            stk_native_wrong(reply, names[i], "'%s' must be a text", names[i]);
+            return -1;
+        }
+    }
+    if (stk_result_wish(config, texts[0], texts[1], &wrong, &err) == 0)
+        return 0;
+    stk_native_wrong(reply,
+                     strcmp(wrong, "result-format") == 0 ? names[0]
+                     : strcmp(wrong, "max-result") == 0  ? names[1]
+                                                         : wrong,
+                     "%s", err.msg);
+    return -1;
+}
+
 static int read_config(struct stk_reply *reply, struct submit *s)
 {
     json_t *config = json_object_get(s->body, "config");
@@ -334,9 +363,13 @@ static int read_config(struct stk_reply *reply, struct submit *s)
         stk_native_wrong(reply, "config", "'config' must be an object");
         return -1;
     }
-    s->config = config ? stk_json_text(config, &s->spec.config_len) : strdup("{}");
-    if (!config)
-        s->spec.config_len = 2;
+    if (!config) {
+        config = json_object();
+        json_object_set_new(s->body, "config", config);
+    }
+    if (config && read_wish(reply, s->body, config) < 0)
+        return -1;
+    s->config = stk_json_text(config, &s->spec.config_len);
     if (s->config)
         return 0;
     stk_native_error(reply, 500, "INTERNAL", "out of memory");
@@ -346,10 +379,10 @@ static int read_config(struct stk_reply *reply, struct submit *s)
 static int read_submit(const struct native *native, struct stk_request *r, struct stk_reply *reply, struct submit *s)
 {
     static const char *const known[] = { "wait", NULL };
-    static const char *const fields[] = { "app!",        "class!",     "context!",  "config",
-                                          "tags",        "webhook",    "priority",  "queue_timeout",
-                                          "run_timeout", "max_memory", "isolation", NULL };
-    enum { FIRST_TERM = 6 };
+    static const char *const fields[] = { "app!",          "class!",      "context!",   "config",    "tags",
+                                          "webhook",       "priority",    "queue_timeout", "run_timeout", "max_memory",
+                                          "isolation",     "result_format", "max_result", NULL };
+    enum { FIRST_TERM = 6, N_TERMS = 5 };
     struct stk_err err;
 
     if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &s->wait_ms) < 0)
@@ -362,7 +395,7 @@ static int read_submit(const struct native *native, struct stk_request *r, struc
         read_tags(reply, s->body, &s->tags) < 0 || stk_native_webhook(native, reply, s->body, &s->webhook) < 0)
         return -1;
     s->spec.terms = STK_TERMS_UNSAID;
-    for (size_t i = FIRST_TERM; fields[i]; i++) {
+    for (size_t i = FIRST_TERM; i < FIRST_TERM + N_TERMS; i++) {
         if (read_term(reply, s->body, fields[i], &s->spec.terms) < 0)
             return -1;
     }
