@@ -209,7 +209,7 @@ struct stk_result_form {
     const char *name; /* "json", "csv", "parquet", "arrow": as jobs and clients ask for it */
     const char *ending, *media_type;
 };
-const struct stk_result_form *stk_result_form_at(size_t i);            /* NULL: there are no more; the first is JSON */
+const struct stk_result_form *stk_result_form_at(size_t i);           /* NULL: there are no more; the first is JSON */
 const struct stk_result_form *stk_result_form_find(const char *name); /* NULL: none */
 const struct stk_result_form *stk_result_form(const struct stk_job_row *row);
 

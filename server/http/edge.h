@@ -9,10 +9,10 @@
 #include <stdatomic.h>
 
 enum {
-    STK_HEAD_MAX = 32768,   /* bytes of request line and headers together */
-    STK_REPLY_HEADERS = 8,  /* extra headers one reply may have */
-    STK_PIECE = 65536,      /* the most bytes moved at once */
-    STK_SMALL_PIECE = 4096, /* the first read of a body, and those from slow clients; shorter writes are not watched */
+    STK_HEAD_MAX = 32768,    /* bytes of request line and headers together */
+    STK_REPLY_HEADERS = 8,   /* extra headers one reply may have */
+    STK_PIECE = 65536,       /* the most bytes moved at once */
+    STK_SMALL_PIECE = 4096,  /* the first read of a body, and those from slow clients; shorter writes are not watched */
     STK_LONG_FILE = 1 << 20, /* longer files go to clients by the thread of streams */
     STK_MIN_BYTES_PER_MS = 2, /* bodies and replies may be slow, not slower than this once request_timeout has passed */
 };

@@ -158,12 +158,13 @@ static void reply_result(const struct native *native, struct stk_request *r, str
         return;
     }
     if (stk_request_is_head(r))
-        range = NULL; /* which is for GET only */
+        range = NULL;                                       /* which is for GET only */
     if (range && (!if_range || strcmp(if_range, tag) == 0)) /* a date never fits: there is none of it */
         wants = parse_range(range, &part);
     if (wants < 0) {
         part.len = 0;
-        stk_native_error(reply, 416, "RANGE_NOT_SATISFIABLE", "the result has no such bytes; Content-Range says how long it is");
+        stk_native_error(reply, 416, "RANGE_NOT_SATISFIABLE",
+                         "the result has no such bytes; Content-Range says how long it is");
         set_range(reply, &part);
         return;
     }
