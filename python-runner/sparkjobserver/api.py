@@ -19,11 +19,10 @@ convention, not a condition: any class with these two methods will do.
 class SparkJob:
     """Base class of jobs. The server calls validate() and then, unless it found problems, run_job().
 
-    result_format: what the result is to be: 'json', 'csv', 'parquet' or 'arrow' (a stream of Arrow IPC); None: JSON. May
-    be set in run_job() too. What the job was submitted with (`result-format`) comes before it.
+    A job may have an attribute `result_format` that says what the result is to be: 'json', 'csv', 'parquet' or 'arrow' (a
+    stream of Arrow IPC). It may be set in run_job() too. What the job was submitted with (`result-format`) comes
+    before it; without both the result is JSON.
     """
-
-    result_format = None
 
     def __init__(self):
         pass
