@@ -123,7 +123,7 @@ struct stk_job_spec {
     const char *tags;            /* JSON text of an array of strings, no two the same; NULL: none */
     bool
         adhoc; /* its context is for it alone: the same content in another one is still the same for the idempotency key */
-    const char *webhook;         /* as stk_webhook_make() makes it; NULL: none */
+    const char *webhook; /* as stk_webhook_make() makes it; NULL: none */
 };
 
 /*

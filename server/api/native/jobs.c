@@ -379,9 +379,9 @@ static int read_config(struct stk_reply *reply, struct submit *s)
 static int read_submit(const struct native *native, struct stk_request *r, struct stk_reply *reply, struct submit *s)
 {
     static const char *const known[] = { "wait", NULL };
-    static const char *const fields[] = { "app!",          "class!",      "context!",   "config",    "tags",
-                                          "webhook",       "priority",    "queue_timeout", "run_timeout", "max_memory",
-                                          "isolation",     "result_format", "max_result", NULL };
+    static const char *const fields[] = { "app!",      "class!",        "context!",      "config",      "tags",
+                                          "webhook",   "priority",      "queue_timeout", "run_timeout", "max_memory",
+                                          "isolation", "result_format", "max_result",    NULL };
     enum { FIRST_TERM = 6, N_TERMS = 5 };
     struct stk_err err;
 
