@@ -11,18 +11,13 @@
 static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, const struct stk_job_row *row,
                               json_t *object_take)
 {
-    const struct stk_result_form *form = stk_result_form(row);
+    json_t *elsewhere = stk_sjs_result_elsewhere(row);
     struct stk_err err;
     uint64_t len;
     int fd;
 
-    if (form != stk_result_form_at(0)) { /* nothing that JSON could hold: where it is */
-        stk_auto_buf path = { 0 };
-
-        stk_buf_printf(&path, "/v1/jobs/%s/result", row->id);
-        json_object_set_new(object_take, "result",
-                            json_pack("{s:s, s:s, s:I, s:s}", "format", form->name, "mediaType", form->media_type,
-                                      "bytes", (json_int_t)row->result_bytes, "href", path.data ? path.data : ""));
+    if (elsewhere) {
+        json_object_set_new(object_take, "result", elsewhere);
         stk_reply_json_take(reply, 200, object_take);
         return;
     }
