@@ -227,6 +227,7 @@ bench: all venv ## measure; installs wrk when it is missing
 	@$(venv)/bin/python test/bench/bench.py --stokerd $(build)/stokerd $(ARGS)
 	@$(venv)/bin/python test/bench/compare.py --stokerd $(build)/stokerd
 	@$(venv)/bin/python test/bench/listing.py --stokerd $(build)/stokerd
+	@$(venv)/bin/python test/bench/big.py --stokerd $(build)/stokerd
 
 # ---- style
 

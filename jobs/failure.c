@@ -17,7 +17,7 @@ static struct stk_text *to_text(json_t *object_take)
 static const char *retry_of(const char *code)
 {
     static const char *const helps[] = { "EXITED", "SIGNALLED",     "CONTEXT_LOST", "CONTEXT_STOPPED", "SERVER_STOPPED",
-                                         "LOST",   "QUEUE_TIMEOUT", "IDLE_TIMEOUT", "LIFETIME" };
+                                         "LOST",   "QUEUE_TIMEOUT", "IDLE_TIMEOUT", "LIFETIME",        "RESULT_LOST" };
 
     for (size_t i = 0; i < STK_LEN(helps); i++) {
         if (strcmp(code, helps[i]) == 0)

@@ -204,30 +204,28 @@ static int64_t wall_us_field(json_t *object, const char *key, int64_t otherwise)
     return s > 0 && s < 1e10 ? (int64_t)(s * 1e6) : otherwise;
 }
 
-/* A name in results/ comes from a process that runs user code: it must not name anything else. */
-bool job_is_plain_name(const char *name)
-{
-    return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < 128;
-}
-
-/* false: what came is no result. It is checked because it came from a process that runs user code, and clients get it as it is. */
-static bool take_result(struct job *job, json_t *done)
+/* NULL, or why not. It is checked because it came from a process that runs user code, and clients get it as it is. */
+static struct stk_text *take_result(struct job *job, json_t *done)
 {
     const char *file = json_string_value(json_object_get(done, "result_file"));
+    int64_t bytes = json_integer_value(json_object_get(done, "result_bytes"));
     json_t *text = json_object_get(done, "result");
+    int whole;
 
     if (json_is_string(text) && stk_json_valid(json_string_value(text), json_string_length(text))) {
         job->row.result = text_field(done, "result");
         job->row.result_bytes = (int64_t)stk_text_len(job->row.result);
-        return true;
+        return NULL;
     }
-    if (text || !file || !job_is_plain_name(file))
-        return false;
+    whole = text || !file ? -1 : result_file_check(job, file, bytes);
+    if (whole < 0)
+        return failure_text("RESULT_NOT_JSON", NULL, NULL, "the job's process sent a result that is not JSON");
+    if (whole == 0)
+        return failure_text("RESULT_LOST", NULL, NULL, "the file of the result, results/%s, is not there or not whole",
+                            file);
     job->row.result_file = stk_text_new(file, strlen(file));
-    job->row.result_bytes = json_integer_value(json_object_get(done, "result_bytes"));
-    if (job->row.result_bytes < 0) /* whoever sends the file goes by the file */
-        job->row.result_bytes = 0;
-    return true;
+    job->row.result_bytes = bytes;
+    return NULL;
 }
 
 /* User code may put NULs into its texts; readers of the error object need not cope with them. */
@@ -265,16 +263,15 @@ void job_settle_done(struct job *job, json_t *done)
     job->row.ended_us = wall_us_field(done, "ended", stk_wall_us());
     if (outcome && strcmp(outcome, "finished") == 0) {
         stk_text_unref(failure);
-        if (take_result(job, done))
-            job_settle(job, STK_JOB_FINISHED, NULL);
-        else
-            job_settle(job, STK_JOB_ERROR,
-                       failure_text("RESULT_NOT_JSON", NULL, NULL, "the job's process sent a result that is not JSON"));
+        failure = take_result(job, done);
+        job_settle(job, failure ? STK_JOB_ERROR : STK_JOB_FINISHED, failure);
     } else if (outcome && strcmp(outcome, "invalid") == 0) {
         job_settle(job, STK_JOB_INVALID, failure);
     } else {
         if (!failure)
             failure = failure_text("USER_EXCEPTION", NULL, NULL, "the job failed without saying why");
+        if (json_object_get(done, "retire")) /* it may have been given up while it wrote */
+            result_discard(job);
         job_settle(job, STK_JOB_ERROR, failure);
     }
 }

@@ -3,12 +3,9 @@
 
 #include "stoker/clock.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum {
     ACCEPT_MS = 5000,              /* for a job to be recorded */
@@ -659,22 +656,4 @@ int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, str
                  struct stk_job_place *ret_next, struct stk_err *err)
 {
     return stk_store_job_list(core->store, filter, ret, ret_n, ret_next, err);
-}
-
-int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, uint64_t *ret_len, struct stk_err *err)
-{
-    stk_auto_fd fd = -1;
-    struct stat st;
-    char path[160];
-
-    if (!row->result_file || !job_is_plain_name(stk_text_data(row->result_file)))
-        return stk_fail(err, STK_NOT_FOUND, "the job has no result file");
-    snprintf(path, sizeof path, "results/%s", stk_text_data(row->result_file));
-    fd = openat(core->o.state_dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return stk_fail_sys(err, errno, "%s", path);
-    if (!S_ISREG(st.st_mode) || st.st_size == 0)
-        return stk_fail(err, STK_INTERNAL, "%s holds no result", path);
-    *ret_len = (uint64_t)st.st_size;
-    return stk_steal_fd(&fd);
 }

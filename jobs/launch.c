@@ -58,12 +58,15 @@ struct stk_text *context_spec_text(struct stk_core *core, const struct stk_conte
     }
     struct stk_job_terms terms = spec->terms;
 
+    bool own_limit = spec->max_result_bytes > 0 && spec->max_result_bytes < core->o.max_result_bytes;
+
     stk_job_terms_fill(&terms, &core->o.terms);
     object = json_pack(
-        "{s:s, s:s, s:s, s:O, s:O, s:O, s:O, s:i, s:I, s:I, s:i, s:i, s:o, s:I, s:I}", "context", id, "name",
+        "{s:s, s:s, s:s, s:O, s:O, s:O, s:O, s:i, s:I, s:s, s:I, s:i, s:i, s:o, s:I, s:I}", "context", id, "name",
         spec->name, "kind", spec->kind, "spark_conf", conf, "settings", spec->settings, "hadoop_conf", hadoop,
         "python_paths", paths, "max_result_inline", INLINE_RESULT_BYTES, "max_result",
-        (json_int_t)core->o.max_result_bytes, "max_log", (json_int_t)core->o.max_log_bytes, "max_jobs_per_worker", 0,
+        (json_int_t)(own_limit ? spec->max_result_bytes : core->o.max_result_bytes), "max_result_by",
+        own_limit ? "context" : "server", "max_log", (json_int_t)core->o.max_log_bytes, "max_jobs_per_worker", 0,
         "max_worker_growth", 0, "terms", terms_object(&terms), "idle_timeout_ms",
         (json_int_t)(spec->idle_timeout_ms == STK_UNSAID ? core->o.idle_timeout_ms : spec->idle_timeout_ms),
         "lifetime_ms", (json_int_t)(spec->lifetime_ms == STK_UNSAID ? core->o.lifetime_ms : spec->lifetime_ms));

@@ -170,7 +170,12 @@ void job_detach(struct job *job);                    /* its worker is gone; the 
 void job_take(struct job *job, struct worker *w);    /* puts it in a worker's hand and takes a slot */
 void job_requeue(struct job *job);                   /* not run after all: back to its place in the queue */
 void job_set_clock(struct job *job);                 /* of its queue or its run time, by its state */
-bool job_is_plain_name(const char *name);            /* of a file in results/ */
+
+/* ---- result.c: files of results */
+
+/* 1: a process has written this file whole; 0: it is not there or not whole; -1: the name is not one of this attempt. */
+int result_file_check(const struct job *job, const char *name, int64_t bytes);
+void result_discard(const struct job *job); /* what its attempt may have begun to write */
 
 /* ---- job_calls.c: what callers ask of jobs */
 

@@ -152,7 +152,8 @@ static void unlink_gone(void *arg)
 {
     static const struct {
         const char *before, *after;
-    } names[] = { { "results/", ".json" }, { "logs/", ".stdout" }, { "logs/", ".stderr" }, { "spool/", "" } };
+    } names[] = { { "logs/", ".stdout" }, { "logs/", ".stderr" }, { "spool/", "" } };
+    const struct stk_result_form *form;
     struct retention *r = arg;
     char path[128];
 
@@ -166,6 +167,10 @@ static void unlink_gone(void *arg)
         for (int a = 1; a <= g->attempts && a <= ATTEMPTS_MAX; a++) {
             for (size_t n = 0; n < STK_LEN(names); n++) {
                 snprintf(path, sizeof path, "%s%s.%d%s", names[n].before, g->id, a, names[n].after);
+                unlinkat(r->core->o.state_dir_fd, path, 0);
+            }
+            for (size_t n = 0; (form = stk_result_form_at(n)); n++) {
+                snprintf(path, sizeof path, "results/%s.%d.%s", g->id, a, form->ending);
                 unlinkat(r->core->o.state_dir_fd, path, 0);
             }
         }

@@ -393,6 +393,8 @@ static void settle_orphan(struct job *job, json_t *exit)
     char path[96];
 
     job_detach(job);
+    if (!done && !job->outcome)
+        result_discard(job);
     if (job->row.state == STK_JOB_CANCELLING) {
         job->ended_itself = done != NULL; /* the spool file was written before the end */
         if (!job->outcome)

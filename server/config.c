@@ -50,9 +50,11 @@ static const struct stk_key keys[] = {
     { "max-waiting", INT, FIELD(max_waiting), "160", 1, 4095,
       "How many of them may wait for a job or a context. Beyond: 503 with Retry-After. Less than http-threads." },
     { "max-streams", INT, FIELD(max_streams), "128", 0, 65536,
-      "How many logs may be followed at once; they take no thread. Beyond: 503 with Retry-After." },
+      "How many logs and events may be followed, and long results read, at once; they take no thread. Beyond: 503 "
+      "with\n"
+      "Retry-After, and results take threads." },
     { "stream-timeout", TIME, FIELD(stream_timeout_ms), "5min", 100, 24 * HOUR,
-      "How long who follows a log may take nothing of what there is before the connection is cut." },
+      "How long who follows a log, or reads a long result, may take nothing of it before the connection is cut." },
     { "request-timeout", TIME, FIELD(request_timeout_ms), "30s", 100, HOUR,
       "How long a client may take to send its request, or be silent while it uploads." },
     { "keep-alive-timeout", TIME, FIELD(keep_alive_timeout_ms), "5s", 0, HOUR,
@@ -98,7 +100,8 @@ static const struct stk_key keys[] = {
     { "isolation", ISOLATION, FIELD(isolated), "shared", 0, 0,
       "\"shared\": jobs of the same binaries run one after the other in the same Python process. \"process\": each "
       "gets a fresh one." },
-    { "max-result", SIZE, FIELD(max_result_bytes), "1GiB", KiB, 64 * GiB, "The longest result of a job, as JSON." },
+    { "max-result", SIZE, FIELD(max_result_bytes), "1GiB", KiB, 64 * GiB,
+      "The longest result of a job. Contexts and jobs may have lower limits." },
     { "max-log", SIZE, FIELD(max_log_bytes), "4GiB", KiB, TiB,
       "The most that a job may print, standard output and standard error each. A job that prints more is ended." },
     { "keep-jobs", TIME, FIELD(keep_jobs_ms), "30d", 0, 3650 * DAY,

@@ -51,6 +51,13 @@ int stk_name_check(const char *what, const char *name, size_t max, struct stk_er
 /* Whether a client would rather not wait (RFC 7240, respond-async). */
 bool stk_prefers_async(struct stk_request *r);
 
+/*
+ * What a job asks of its result, checked and put into its config, an object: result_wish.c. format, max: of the request, NULL: not said;
+ * what the config says itself is checked too. STK_INVALID names what is wrong; *ret_wrong (NULL is fine) is "result-format" or
+ * "max-result" when it is that of the request, else "config".
+ */
+int stk_result_wish(json_t *config, const char *format, const char *max, const char **ret_wrong, struct stk_err *err);
+
 /* ---- context settings: settings.c. Pure but for the last. */
 
 struct stk_setting {

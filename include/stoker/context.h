@@ -53,7 +53,8 @@ struct stk_context_spec {
     int max_jobs;               /* 0: the server's default */
     struct stk_job_terms terms; /* of its jobs, unless they say otherwise; STK_UNSAID: the server's default */
     int64_t idle_timeout_ms,
-        lifetime_ms; /* it ends when it had no job for so long, is so old. 0: never; STK_UNSAID as above */
+        lifetime_ms;          /* it ends when it had no job for so long, is so old. 0: never; STK_UNSAID as above */
+    int64_t max_result_bytes; /* of its jobs; the server's limit holds all the same. 0: not said */
 };
 
 /* STK_UP: until Spark runs; STK_RECORDED: until it is recorded, its start goes on by itself. */

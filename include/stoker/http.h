@@ -24,6 +24,7 @@ struct stk_reply;
 
 const char *stk_request_method(
     const struct stk_request *r);                          /* after _method and HEAD -> GET were applied: "GET", ... */
+bool stk_request_is_head(const struct stk_request *r);     /* a HEAD, which handlers answer as a GET */
 const char *stk_request_path(const struct stk_request *r); /* raw, as sent, without the query */
 const char *stk_request_url(const struct stk_request *r);  /* absolute, with the query: for Location headers */
 const char *stk_request_header(const struct stk_request *r, const char *name); /* NULL: not sent */

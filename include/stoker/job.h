@@ -198,7 +198,19 @@ int stk_job_list(struct stk_core *core, const struct stk_job_filter *filter, str
                  struct stk_job_place *ret_next, struct stk_err *err);
 void stk_job_rows_free(struct stk_job_row *rows, size_t n);
 
-/* Opens a result file for reading: a descriptor the caller closes, with the file's length, or -1. */
+/*
+ * Opens a result file for reading: a descriptor the caller closes, with the file's length, or -1. STK_NOT_FOUND: there is none, or
+ * retention has removed it since the row was read. STK_INTERNAL: it is not what the row says.
+ */
 int stk_job_open_result(struct stk_core *core, const struct stk_job_row *row, uint64_t *ret_len, struct stk_err *err);
+
+/* What a result can be. The ending of its file's name tells; one that lies in the database is JSON. */
+struct stk_result_form {
+    const char *name; /* "json", "csv", "parquet", "arrow": as jobs and clients ask for it */
+    const char *ending, *media_type;
+};
+const struct stk_result_form *stk_result_form_at(size_t i);           /* NULL: there are no more; the first is JSON */
+const struct stk_result_form *stk_result_form_find(const char *name); /* NULL: none */
+const struct stk_result_form *stk_result_form(const struct stk_job_row *row);
 
 #endif

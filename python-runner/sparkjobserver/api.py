@@ -17,7 +17,12 @@ convention, not a condition: any class with these two methods will do.
 
 
 class SparkJob:
-    """Base class of jobs. The server calls validate() and then, unless it found problems, run_job()."""
+    """Base class of jobs. The server calls validate() and then, unless it found problems, run_job().
+
+    A job may have an attribute `result_format` that says what the result is to be: 'json', 'csv', 'parquet' or 'arrow' (a
+    stream of Arrow IPC). It may be set in run_job() too. What the job was submitted with (`result-format`) comes
+    before it; without both the result is JSON.
+    """
 
     def __init__(self):
         pass
@@ -40,7 +45,9 @@ class SparkJob:
         context, runtime: as for validate(). data: what validate() returned.
 
         Returns the result: None, bool, int, float, str, and lists and dicts of them, to any depth; sets, tuples, dates,
-        Decimals, bytes and numpy values are converted. An exception fails the job.
+        Decimals, bytes and numpy values are converted. Or a table: a DataFrame of Spark or pandas, a table of pyarrow,
+        which JSON has as an array of objects, one for each row, and which alone can be CSV, Parquet and Arrow. One of
+        Spark is written while it comes, without collecting it. An exception fails the job.
         """
         raise NotImplementedError('Concrete implementations should override run_job')
 

@@ -5,20 +5,19 @@ piece by the C encoder where it is plain, so that a long result is never in memo
 converts values and names the path of what it refuses. Any thread may call encode().
 """
 
-import contextlib
 import dataclasses
 import datetime
 import decimal
 import enum
-import io
 import itertools
 import json
-import os
 import sys
 from collections import abc
 from typing import NamedTuple, Optional
 
+from stoker_runner import tables
 from stoker_runner.failure import JobError
+from stoker_runner.sink import Sink
 
 _MAX_DEPTH = 500
 _MAX_INT = 2**63 - 1
@@ -54,31 +53,36 @@ class Encoded(NamedTuple):
 def encode(value, max_inline, max_result, path_for_file):
     """Writes what run_job() returned as JSON.
 
-    max_inline: bytes; a longer text goes to a file. max_result: bytes; a longer text is an error. path_for_file: called
-    without arguments, at most once and only when a file is needed; returns its path. When this returns, the file and
-    its directory are fsynced; when this raises, the file is removed.
+    max_inline, max_result, path_for_file: as of sink.Sink. When this returns, the file and its directory are fsynced; when
+    this raises, the file is removed.
 
     dict and other mappings -> object in their order, keys to text (1 "1", True "true", None "null", a tuple "[a, 1]");
     list, tuple, Row, range, deque, dict views -> array; set -> array, sorted if it can be; date "2020-01-31"; datetime
     "2020-01-31 12:00:00.0", in local time when it has a zone; time "12:00:00"; Decimal -> string; bytes -> array of
     strings, one for each signed byte; nan, NaT and NA -> null; Enum -> its value; numpy scalars and arrays -> what they
-    hold.
+    hold. A table (tables.py) that is the result itself -> array of objects, one for each row.
 
-    Raises JobError RESULT_NOT_JSON, which names the path of the value, or RESULT_TOO_LARGE; OSError when the file
-    cannot be written; whatever a container raises when it is read.
+    Raises JobError RESULT_NOT_JSON, which names the path of the value, RESULT_FORMAT for a table's column, or
+    RESULT_TOO_LARGE; OSError when the file cannot be written; whatever a container raises when it is read.
     """
     text = _encode_plain(value, _MAX_DEPTH)
     if text is not None:
         length = len(text) if text.isascii() else len(text.encode())
         if length <= max_inline and length <= max_result:
             return Encoded(text, None, length)
-    sink = _Sink(max_inline, max_result, path_for_file)
+    sink = Sink(max_inline, max_result, path_for_file)
     try:
-        _Writer(sink.write).put(value)
-        return sink.finish()
+        # A lone surrogate raises before anything of its piece is written.
+        _Writer(lambda piece: sink.write(piece.encode())).put(_rows_of(value) if tables.is_table(value, series=False) else value)
+        sink.finish()
+        return Encoded(None if sink.path else sink.text(), sink.path, sink.bytes)
     except BaseException:
         sink.discard()
         raise
+
+
+def _rows_of(value):
+    return tables.Rows(tables.open_table(value))
 
 
 def _encode_plain(value, depth):
@@ -130,53 +134,6 @@ def _is_plain(value, depth):
                     return False
         level = below
     return count <= _PIECE
-
-
-class _Sink:
-    """Where the JSON goes: memory, and a file from the moment it is longer than max_inline."""
-
-    def __init__(self, max_inline, max_result, path_for_file):
-        self._max_inline = max_inline
-        self._max_result = max_result
-        self._path_for_file = path_for_file
-        self._path = None
-        self._out = io.BytesIO()
-        self._bytes = 0
-
-    def write(self, text):
-        """Takes a piece of the JSON. Raises UnicodeEncodeError, before anything is written, for a lone surrogate."""
-        data = text.encode()
-        self._bytes += len(data)
-        if self._bytes > self._max_result:
-            raise JobError('RESULT_TOO_LARGE', f'the result is longer than {self._max_result} bytes')
-        if self._path is None and self._bytes > self._max_inline:
-            self._path = self._path_for_file()
-            start = self._out.getvalue()
-            self._out = open(self._path, 'wb')
-            self._out.write(start)
-        self._out.write(data)
-
-    def finish(self):
-        """Returns Encoded; a file is on disk then."""
-        if self._path is None:
-            return Encoded(self._out.getvalue().decode(), None, self._bytes)
-        self._out.flush()
-        os.fsync(self._out.fileno())
-        self._out.close()
-        directory = os.open(os.path.dirname(self._path) or '.', os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-        return Encoded(None, self._path, self._bytes)
-
-    def discard(self):
-        """Removes the file, if there is one."""
-        if self._path is not None:
-            with contextlib.suppress(OSError):
-                self._out.close()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
 
 
 class _Writer:
@@ -353,7 +310,7 @@ def _convert(value):
             return sorted(value)
         except Exception:
             return list(value)
-    if isinstance(value, (abc.Mapping, abc.Sequence, abc.MappingView)):
+    if isinstance(value, (abc.Mapping, abc.Sequence, abc.MappingView, tables.Rows)):
         return value
     return _REFUSED
 

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 
-from . import connection, failure, jvm, limits, loading, proc, results
+from . import connection, failure, jvm, limits, loading, proc, results, tables, wish as wishes
 from .attach import attach
 from .failure import JobError
 from .interrupts import Interrupts
@@ -211,6 +211,8 @@ class Worker:
 
     def run_class(self, made_from, run):
         job = loading.make_job(made_from, run["class"])
+        wish = wishes.read(run["config"], self.spec)
+        wishes.form_of(wish, job)           # a word that is none is better said now than after hours
         self.phase = "run"
         context = self.job_context
         if context is None:
@@ -220,8 +222,12 @@ class Worker:
         if outcome.kind == "invalid":
             return {"outcome": "invalid", "error": failure.invalid(outcome.problems)}
         self.phase = "result"
-        name = "%s.%d.json" % (run["job"], run["attempt"])
-        encoded = results.encode(outcome.value, self.spec["max_result_inline"], self.spec["max_result"],
+        form = wishes.form_of(wish, job) or "json"
+        name = "%s.%d.%s" % (run["job"], run["attempt"], tables.ENDINGS[form])
+        if form != "json":
+            size = tables.encode(outcome.value, form, wish.limit, lambda: self.result_path(name))
+            return {"outcome": "finished", "result_file": name, "result_bytes": size}
+        encoded = results.encode(outcome.value, self.spec["max_result_inline"], wish.limit,
                                  lambda: self.result_path(name))
         if encoded.text is not None:
             return {"outcome": "finished", "result": encoded.text}

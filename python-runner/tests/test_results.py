@@ -216,7 +216,8 @@ def test_limits_are_exact(tmp_path):
         with pytest.raises(JobError) as caught:
             results.encode('xxx', inline, 4, lambda: path)
         assert (caught.value.code, caught.value.exit_code) == ('RESULT_TOO_LARGE', 1)
-        assert caught.value.message == 'the result is longer than 4 bytes'
+        assert caught.value.message == ("the result is longer than max-result, 4 bytes by the server's configuration; "
+                                        'it was stopped at 5 bytes')
         assert not os.path.exists(path)
 
 

@@ -2,6 +2,7 @@
 #include "stoker/api.h"
 #include "stoker/core.h"
 #include "stoker/log.h"
+#include "stoker/units.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -353,11 +354,18 @@ static int make_slots(struct stk_context_wish *s, const json_t *settings, struct
     return 0;
 }
 
+static int set_max_result(const char *text, int64_t *ret, struct stk_err *err)
+{
+    if (stk_parse_size(text, ret) == 0 && *ret > 0)
+        return 0;
+    return stk_fail(err, STK_INVALID, "'max-result' must be a size such as 64KiB, 512m or 2g, not '%.40s'", text);
+}
+
 /* Limits of the context's jobs and its own clocks. */
 static int make_terms(struct stk_context_wish *s, const json_t *settings, struct stk_err *err)
 {
     static const char *const keys[] = { "priority",  "queue-timeout", "run-timeout", "max-memory",
-                                        "isolation", "idle-timeout",  "lifetime" };
+                                        "isolation", "idle-timeout",  "lifetime",    "max-result" };
 
     s->spec.terms = STK_TERMS_UNSAID;
     s->spec.idle_timeout_ms = s->spec.lifetime_ms = STK_UNSAID;
@@ -374,6 +382,8 @@ static int make_terms(struct stk_context_wish *s, const json_t *settings, struct
             rc = stk_clock_set(keys[i], text, &s->spec.idle_timeout_ms, err);
         else if (strcmp(keys[i], "lifetime") == 0)
             rc = stk_clock_set(keys[i], text, &s->spec.lifetime_ms, err);
+        else if (strcmp(keys[i], "max-result") == 0)
+            rc = set_max_result(text, &s->spec.max_result_bytes, err);
         else
             rc = stk_terms_set(&s->spec.terms, keys[i], text, err);
         if (rc < 0) {

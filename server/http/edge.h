@@ -9,10 +9,11 @@
 #include <stdatomic.h>
 
 enum {
-    STK_HEAD_MAX = 32768,   /* bytes of request line and headers together */
-    STK_REPLY_HEADERS = 8,  /* extra headers one reply may have */
-    STK_PIECE = 65536,      /* the most bytes moved at once */
-    STK_SMALL_PIECE = 4096, /* the first read of a body, and those from slow clients; shorter writes are not watched */
+    STK_HEAD_MAX = 32768,    /* bytes of request line and headers together */
+    STK_REPLY_HEADERS = 8,   /* extra headers one reply may have */
+    STK_PIECE = 65536,       /* the most bytes moved at once */
+    STK_SMALL_PIECE = 4096,  /* the first read of a body, and those from slow clients; shorter writes are not watched */
+    STK_LONG_FILE = 1 << 20, /* longer files go to clients by the thread of streams */
     STK_MIN_BYTES_PER_MS = 2, /* bodies and replies may be slow, not slower than this once request_timeout has passed */
 };
 
@@ -63,8 +64,11 @@ void stk_streams_stop(struct stk_streams *s);
 void stk_streams_free(struct stk_streams *s); /* once stopped; NULL is fine */
 
 int stk_streams_stand_in(const struct stk_streams *s); /* a socket for stk_socket_take() */
-/* A place for one more; false: there is none. It goes with stk_streams_add_take() or _unreserve(). */
-bool stk_streams_reserve(struct stk_streams *s);
+/*
+ * A place for one more; false: there is none, or with `modest` only some, which are kept for others. It goes with
+ * stk_streams_add_take() or _unreserve().
+ */
+bool stk_streams_reserve(struct stk_streams *s, bool modest);
 void stk_streams_unreserve(struct stk_streams *s);
 /* head: what is sent before the stream, copied. Takes fd, source and the place, also when it returns -1. */
 int stk_streams_add_take(struct stk_streams *s, int fd, const char *head, size_t head_len, bool chunked,
@@ -131,6 +135,14 @@ struct stk_reply {
     bool chunked;              /* the stream is sent in chunks, else its end is that of the connection */
     bool failed;               /* out of memory somewhere: a plain 500 is sent */
 };
+
+/* ---- file_stream.c */
+
+bool stk_reply_is_long(const struct stk_reply *reply); /* from a file longer than STK_LONG_FILE */
+/* The body of such a reply as a stream, which has it from here on. NULL: out of memory. */
+struct stk_stream *stk_reply_steal_file(struct stk_reply *reply);
+
+/* ---- reply.c: what the edge does with a reply */
 
 void stk_reply_init(struct stk_reply *reply);
 void stk_reply_done(struct stk_reply *reply);

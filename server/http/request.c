@@ -12,6 +12,11 @@ const char *stk_request_method(const struct stk_request *r)
     return r->method;
 }
 
+bool stk_request_is_head(const struct stk_request *r)
+{
+    return r->head;
+}
+
 const char *stk_request_path(const struct stk_request *r)
 {
     return r->info->local_uri_raw;

@@ -266,18 +266,24 @@ static void refuse_stream(struct exchange *x, const char *message)
     stk_reply_header(&x->reply, "Retry-After", "1");
 }
 
-/* Hands the connection over to the thread of streams. false: the reply is no stream, or no longer. */
+/*
+ * Hands the connection over to the thread of streams. false: the reply is no stream, or no longer. A long file that finds no place
+ * there is sent by the HTTP thread.
+ */
 static bool give_stream_away(struct exchange *x)
 {
     struct stk_streams *streams = x->http->streams;
     struct stk_request *r = &x->request;
     struct worker *w = x->worker;
+    struct stk_stream *source;
+    bool file = !x->reply.stream;
     int fd;
 
-    if (!x->reply.stream || r->head)
+    if (r->head || (file && (!stk_reply_is_long(&x->reply) || stk_request_body_pending(r))))
         return false;
-    if (!stk_streams_reserve(streams)) {
-        refuse_stream(x, "Too many streams are being sent (max-streams).");
+    if (!stk_streams_reserve(streams, file)) {
+        if (!file)
+            refuse_stream(x, "Too many streams are being sent (max-streams).");
         return false;
     }
     x->reply.chunked = strcmp(r->info->http_version, "1.1") == 0;
@@ -286,11 +292,18 @@ static bool give_stream_away(struct exchange *x)
     fd = w->out.failed ? -1 : stk_socket_take(r->info, stk_streams_stand_in(streams));
     if (fd < 0) {
         stk_streams_unreserve(streams);
-        refuse_stream(x, "There is no descriptor or memory left for a stream.");
+        if (!file)
+            refuse_stream(x, "There is no descriptor or memory left for a stream.");
         return false;
     }
     mg_disable_connection_keep_alive(r->conn);
-    stk_streams_add_take(streams, fd, w->out.data, w->out.len, x->reply.chunked, stk_steal_ptr(&x->reply.stream));
+    source = file ? stk_reply_steal_file(&x->reply) : stk_steal_ptr(&x->reply.stream);
+    if (source) {
+        stk_streams_add_take(streams, fd, w->out.data, w->out.len, !file && x->reply.chunked, source);
+    } else { /* too late to say so */
+        stk_streams_unreserve(streams);
+        close(fd);
+    }
     return true;
 }
 

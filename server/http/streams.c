@@ -1,5 +1,5 @@
 /*
- * Replies without a known end: one thread of ours for all of them. CivetWeb has a thread for each connection, and a client that
+ * Replies without a known end, and long files: one thread of ours for all of them. CivetWeb has a thread for each connection, and a client that
  * follows a log for a day would hold one for a day. So the socket is taken out of its hands (another one is put in its place, which
  * it shuts down and closes when the handler is back) and served here: sends never block, sources are asked again while their
  * clients take what they give.
@@ -329,9 +329,9 @@ int stk_streams_stand_in(const struct stk_streams *s)
     return s->stand_in;
 }
 
-bool stk_streams_reserve(struct stk_streams *s)
+bool stk_streams_reserve(struct stk_streams *s, bool modest)
 {
-    if (atomic_fetch_add(&s->n, 1) < s->max)
+    if (atomic_fetch_add(&s->n, 1) < s->max - (modest ? s->max / 4 : 0))
         return true;
     atomic_fetch_sub(&s->n, 1);
     return false;

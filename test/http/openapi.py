@@ -83,7 +83,7 @@ def check(method, path, status, headers, body):
         assert headers.get(name) or not header.get("required"), "%s %s: no %s" % (method, template, name)
     if "content" in response:
         assert headers["Content-Type"] in response["content"], headers["Content-Type"]
-        if headers["Content-Type"] == "application/json" and not head:
+        if headers["Content-Type"] == "application/json" and not head and status != 206:  # which is a part of one
             validate(body, *steps, "content", "application/json", "schema")
     else:
         assert body == b"", body

@@ -80,6 +80,7 @@ class Life:
             self.results[job] = self.server.job(job)["result"]
         self.run("fails", do="exit")
         self.run("x" * 200)
+        self.run(None, do="big_result", bytes=100000)
         self.create("d")
         self.delete("d")
         self.upload("b", "three = 3\n")
@@ -100,6 +101,8 @@ class Life:
         assert "LOST" not in states.values(), states
         for job, result in self.results.items():
             assert server.job(job)["result"] == result
+        for name, size in server.rows("SELECT result_file, result_bytes FROM jobs WHERE result_file IS NOT NULL"):
+            assert os.path.getsize(server.path("results", name)) == size == 100000
         for job, state in states.items():
             if job in self.killed:
                 assert state == "KILLED"

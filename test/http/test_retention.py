@@ -116,6 +116,19 @@ def test_old_jobs_go_with_all_that_belongs_to_them(daemon):
     assert [j["jobId"] for j in server.get("/jobs").json] == [young]
 
 
+def test_results_in_all_forms_go_with_their_jobs(daemon):
+    server = daemon(keep_jobs="2s").start()
+    app, context = server.upload(), server.create()
+    server.run(context, app)
+    wait_for(lambda: not stored(server), "the first pass, which looks for what nobody knows, is over", LONG)
+    forms = ("json", "csv", "parquet", "arrows")
+    jobs = [server.start_job(context, app, {"do": "big_result", "bytes": 100000, "ending": form}) for form in forms]
+    for job, form in zip(jobs, forms):
+        wait_for(lambda: os.path.exists(server.path("results", job + ".1." + form)), "a file of " + form)  # noqa: B023
+    wait_for(lambda: not stored(server), "all are gone", LONG)
+    wait_for(lambda: not files(server, "results"), lambda: str(files(server, "results")), LONG)
+
+
 def test_a_job_goes_by_its_end_and_not_while_it_runs(daemon, flags):
     """It is as old as can be when it ends; its caller gets the result all the same."""
     server = daemon(keep_jobs="2s").start()

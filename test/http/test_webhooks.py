@@ -633,6 +633,13 @@ def test_big_results_of_callbacks(quick, hooks, tmp_path):
     assert hooks.wait(1, "/long")[0].json == {"jobId": job, "resultTooLarge": (1 << 20) + 1}
 
 
+def test_results_of_callbacks_that_json_cannot_hold(quick, hooks):
+    server = quick(webhook_max_result="1MiB")
+    job = callback(server, hooks, {"do": "big_result", "bytes": 2 << 20, "ending": "parquet"})
+    told = hooks.wait(1, "/cb")[0].json
+    assert told == {"jobId": job, "result": server.job(job)["result"]} and told["result"]["format"] == "parquet"
+
+
 def test_callbacks_that_are_refused(quick, hooks):
     server = quick()
     for url, says in (("ftp://h/x", "Callback Url has to be 'http'/'https'"), ("x", "Callback Url has to be 'http'/'https'"),

@@ -61,6 +61,8 @@ static json_t *job_object(struct stk_core *core, const struct stk_job_row *row, 
     json_object_set_new(object, "progress", progress_of(core, row));
     json_object_set_new(object, "result_bytes",
                         row->state == STK_JOB_FINISHED ? json_integer(row->result_bytes) : json_null());
+    json_object_set_new(object, "result_format",
+                        row->state == STK_JOB_FINISHED ? json_string(stk_result_form(row)->name) : json_null());
     json_object_set_new(object, "error", stk_native_short_failure(row->error, "jobs", row->id));
     json_object_set_new(object, "has_receipt", json_boolean(row->receipt != NULL));
     return object;
@@ -234,27 +236,34 @@ static int get_or_wait(const struct native *native, const char *id, int64_t wait
     return err->code == STK_TIMEOUT && ret->id[0] ? 1 : -1;
 }
 
-void stk_native_jobs_get(struct stk_request *r, struct stk_reply *reply, void *arg)
+int stk_native_job_wait(const struct native *native, struct stk_request *r, struct stk_reply *reply,
+                        struct stk_job_row *ret)
 {
     static const char *const known[] = { "wait", NULL };
-    const struct native *native = arg;
     int64_t wait_ms = 0;
-    struct stk_job_row row;
     struct stk_err err;
     int rc;
 
     if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &wait_ms) < 0)
-        return;
+        return -1;
     if (wait_ms && !stk_request_wait_begin(r)) {
         stk_native_too_many_waiting(reply);
-        return;
+        return -1;
     }
-    rc = get_or_wait(native, stk_request_param(r, "id"), wait_ms, &row, &err);
+    rc = get_or_wait(native, stk_request_param(r, "id"), wait_ms, ret, &err);
     if (wait_ms)
         stk_request_wait_end(r);
     if (rc < 0)
         stk_native_failed(reply, "get a job", &err);
-    else
+    return rc < 0 ? -1 : 0;
+}
+
+void stk_native_jobs_get(struct stk_request *r, struct stk_reply *reply, void *arg)
+{
+    const struct native *native = arg;
+    struct stk_job_row row;
+
+    if (stk_native_job_wait(native, r, reply, &row) == 0)
         reply_job(native, reply, 200, &row);
 }
 
@@ -329,6 +338,35 @@ static void submit_done(struct submit *s)
     free(s->webhook);
 }
 
+/* result_format and max_result, which stand in the config of the job. */
+static int read_wish(struct stk_reply *reply, const json_t *body, json_t *config)
+{
+    static const char *const names[] = { "result_format", "max_result" };
+    stk_auto_free char *bytes = NULL;
+    const char *texts[STK_LEN(names)], *wrong;
+    struct stk_err err;
+
+    for (size_t i = 0; i < STK_LEN(names); i++) {
+        const json_t *value = json_object_get(body, names[i]);
+
+        texts[i] = json_string_value(value);
+        if (i == 1 && json_is_integer(value))
+            texts[i] = bytes = stk_json_text(value, NULL);
+        if (value && !json_is_null(value) && !texts[i]) {
+            stk_native_wrong(reply, names[i], "'%s' must be a text", names[i]);
+            return -1;
+        }
+    }
+    if (stk_result_wish(config, texts[0], texts[1], &wrong, &err) == 0)
+        return 0;
+    stk_native_wrong(reply,
+                     strcmp(wrong, "result-format") == 0 ? names[0]
+                     : strcmp(wrong, "max-result") == 0  ? names[1]
+                                                         : wrong,
+                     "%s", err.msg);
+    return -1;
+}
+
 static int read_config(struct stk_reply *reply, struct submit *s)
 {
     json_t *config = json_object_get(s->body, "config");
@@ -337,9 +375,13 @@ static int read_config(struct stk_reply *reply, struct submit *s)
         stk_native_wrong(reply, "config", "'config' must be an object");
         return -1;
     }
-    s->config = config ? stk_json_text(config, &s->spec.config_len) : strdup("{}");
-    if (!config)
-        s->spec.config_len = 2;
+    if (!config) {
+        config = json_object();
+        json_object_set_new(s->body, "config", config);
+    }
+    if (config && read_wish(reply, s->body, config) < 0)
+        return -1;
+    s->config = stk_json_text(config, &s->spec.config_len);
     if (s->config)
         return 0;
     stk_native_error(reply, 500, "INTERNAL", "out of memory");
@@ -349,10 +391,10 @@ static int read_config(struct stk_reply *reply, struct submit *s)
 static int read_submit(const struct native *native, struct stk_request *r, struct stk_reply *reply, struct submit *s)
 {
     static const char *const known[] = { "wait", NULL };
-    static const char *const fields[] = { "app!",        "class!",     "context!",  "config",
-                                          "tags",        "webhook",    "priority",  "queue_timeout",
-                                          "run_timeout", "max_memory", "isolation", NULL };
-    enum { FIRST_TERM = 6 };
+    static const char *const fields[] = { "app!",      "class!",        "context!",      "config",      "tags",
+                                          "webhook",   "priority",      "queue_timeout", "run_timeout", "max_memory",
+                                          "isolation", "result_format", "max_result",    NULL };
+    enum { FIRST_TERM = 6, N_TERMS = 5 };
     struct stk_err err;
 
     if (stk_native_query_known(r, reply, known) < 0 || stk_native_query_wait(r, reply, &s->wait_ms) < 0)
@@ -365,7 +407,7 @@ static int read_submit(const struct native *native, struct stk_request *r, struc
         read_tags(reply, s->body, &s->tags) < 0 || stk_native_webhook(native, reply, s->body, &s->webhook) < 0)
         return -1;
     s->spec.terms = STK_TERMS_UNSAID;
-    for (size_t i = FIRST_TERM; fields[i]; i++) {
+    for (size_t i = FIRST_TERM; i < FIRST_TERM + N_TERMS; i++) {
         if (read_term(reply, s->body, fields[i], &s->spec.terms) < 0)
             return -1;
     }

@@ -22,6 +22,7 @@ stk_handler stk_native_objects_list, stk_native_objects_delete;
 stk_handler stk_native_server;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
 stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */
+stk_handler stk_native_jobs_result;                           /* results.c */
 stk_handler stk_native_events;
 stk_handler stk_native_deliveries; /* webhooks.c */
 
@@ -33,6 +34,15 @@ json_t *stk_native_job(const struct stk_job_row *row); /* one that does not wait
 
 /* The field `webhook` of a new job: *ret is what stk_job_spec takes, the caller's to free(); NULL: it has none. */
 int stk_native_webhook(const struct native *native, struct stk_reply *reply, const json_t *body, char **ret);
+
+/* ---- jobs.c */
+
+/*
+ * The job that the path names, as it is or as it has become within the parameter `wait`, the only one that there may be. 0 with its row
+ * (release it); -1: replied.
+ */
+int stk_native_job_wait(const struct native *native, struct stk_request *r, struct stk_reply *reply,
+                        struct stk_job_row *ret);
 
 /* ---- render.c */
 

@@ -27,6 +27,7 @@ static struct stk_route routes[] = {
     { "GET", "/v1/jobs/{id}/receipt", stk_native_jobs_receipt, 0 },
     { "GET", "/v1/jobs/{id}/logs", stk_native_jobs_logs, 0 },
     { "GET", "/v1/jobs/{id}/error", stk_native_jobs_error, 0 },
+    { "GET", "/v1/jobs/{id}/result", stk_native_jobs_result, 0 },
 
     { "GET", "/v1/events", stk_native_events, 0 },
     { "GET", "/v1/deliveries", stk_native_deliveries, 0 },

@@ -30,8 +30,12 @@ static int word_result(struct stk_core *core, const struct stk_job_row *job, jso
 {
     stk_auto_free char *text = NULL;
     bool has_result = job->result || job->result_file;
+    json_t *elsewhere = stk_sjs_result_elsewhere(job);
 
-    if (!has_result) { /* retention has removed it */
+    if (elsewhere) {
+        json_object_set_new(object, "result", elsewhere);
+        has_result = false;
+    } else if (!has_result) { /* retention has removed it */
         json_object_set_new(object, "resultRemoved", json_true());
     } else if (job->result_bytes > max_result) {
         json_object_set_new(object, "resultTooLarge", json_integer(job->result_bytes));

@@ -11,10 +11,16 @@
 static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, const struct stk_job_row *row,
                               json_t *object_take)
 {
+    json_t *elsewhere = stk_sjs_result_elsewhere(row);
     struct stk_err err;
     uint64_t len;
     int fd;
 
+    if (elsewhere) {
+        json_object_set_new(object_take, "result", elsewhere);
+        stk_reply_json_take(reply, 200, object_take);
+        return;
+    }
     if (row->result) {
         stk_reply_json_splice_take(reply, 200, object_take, "result", stk_text_data(row->result),
                                    stk_text_len(row->result));
@@ -26,6 +32,11 @@ static void reply_with_result(const struct sjs *sjs, struct stk_reply *reply, co
         return;
     }
     fd = stk_job_open_result(sjs->core, row, &len, &err);
+    if (fd < 0 && err.code == STK_NOT_FOUND) { /* just now */
+        json_object_set_new(object_take, "resultRemoved", json_true());
+        stk_reply_json_take(reply, 200, object_take);
+        return;
+    }
     if (fd < 0) {
         json_decref(object_take);
         stk_sjs_failed(reply, "open a result", &err);
@@ -326,6 +337,11 @@ static int read_start(const struct sjs *sjs, struct stk_request *r, struct stk_r
     }
     if (stk_sjs_body(r, reply, &s->config) < 0)
         return -1;
+    if (stk_result_wish(s->config, stk_request_query(r, "result-format"), stk_request_query(r, "max-result"), NULL,
+                        &err) < 0) {
+        stk_sjs_err(reply, 400, "%s", err.msg);
+        return -1;
+    }
     if (stk_sjs_callback(sjs, r, reply, &s->webhook) < 0 || read_class(r, reply, s) < 0)
         return -1;
     if (!s->context && check_binaries(sjs, reply, s) < 0) /* before one is made */

@@ -60,6 +60,8 @@ const char *stk_sjs_duration(char buf[40], int64_t started_us, int64_t ended_us)
 json_t *stk_sjs_job(const struct stk_job_row *row, const char *status);
 /* {message, errorClass, stack} of a job that ended without a result. */
 json_t *stk_sjs_job_error(const struct stk_job_row *row);
+/* {format, mediaType, bytes, href} of a result that JSON cannot hold; NULL: it is JSON. */
+json_t *stk_sjs_result_elsewhere(const struct stk_job_row *row);
 json_t *stk_sjs_context(const struct stk_context_row *row);
 json_t *stk_sjs_binary(const struct stk_binary_row *row, bool with_name);
 /* The same of a PROTOCOL.md error object as text (NULL: none) for a context that could not be started. */

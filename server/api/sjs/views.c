@@ -301,6 +301,17 @@ json_t *stk_sjs_job_error(const struct stk_job_row *row)
     return python_error(&f);
 }
 
+json_t *stk_sjs_result_elsewhere(const struct stk_job_row *row)
+{
+    const struct stk_result_form *form = stk_result_form(row);
+    stk_auto_buf path = { 0 };
+
+    if (form == stk_result_form_at(0) || stk_buf_printf(&path, "/v1/jobs/%s/result", row->id) < 0)
+        return NULL;
+    return json_pack("{s:s, s:s, s:I, s:s}", "format", form->name, "mediaType", form->media_type, "bytes",
+                     (json_int_t)row->result_bytes, "href", path.data);
+}
+
 json_t *stk_sjs_start_error(const char *error_json, const char *message)
 {
     struct failure f = failure_read(error_json);

@@ -84,14 +84,40 @@ def do_raw(worker, run, wish):
 
 
 def do_big_result(worker, run, wish):
-    """A result of "bytes" bytes of JSON, in a file."""
-    name = "%s.%d.json" % (run["job"], run["attempt"])
-    text = '"' + "x" * (wish["bytes"] - 2) + '"'
+    """
+    A result in a file: "bytes" bytes of JSON, or what "content" says, with "ending". "claim": how long it is said to be. "stop_at":
+    so many bytes are written, then it waits for the file "until".
+    """
+    name = "%s.%d.%s" % (run["job"], run["attempt"], wish.get("ending", "json"))
+    size, stop_at = wish.get("bytes"), wish.get("stop_at", 0)
+    text = wish["content"] if "content" in wish else None
     with open(os.path.join(worker.state_dir, "results", name), "w") as f:
-        f.write(text)
+        if stop_at:
+            f.write('"' + "x" * (stop_at - 1))
+            f.flush()
+            while not os.path.exists(wish["until"]):
+                yield
+        if text is None:
+            text = '"' + "x" * (size - 2) + '"' if size <= 1 << 20 else None
+        if text is not None:
+            f.write(text[stop_at:])
+        else:  # not as one text
+            f.write('"')
+            for start in range(1, size - 1, 1 << 20):
+                f.write("x" * min(1 << 20, size - 1 - start))
+            f.write('"')
         f.flush()
         os.fsync(f.fileno())
-    return {"result_file": name, "result_bytes": wish.get("claim", len(text))}
+        written = f.tell()
+    return {"result_file": name, "result_bytes": wish.get("claim", written)}
+
+
+def do_dictated_file(worker, run, wish):
+    """The result is said to be in the file of 5 bytes that the file "name" names."""
+    while not os.path.exists(wish["name"]):
+        yield
+    with open(wish["name"]) as f:
+        return {"result_file": f.read(), "result_bytes": 5}
 
 
 def do_dictate(worker, run, wish):

@@ -458,5 +458,5 @@ def an_exit(spark):
 
 
 @fails("RESULT_NOT_JSON", exit_code=1)
-def a_frame_as_the_result(spark):
-    return spark.range(1)
+def a_frame_in_the_result(spark):
+    return {"rows": spark.range(1)}
