@@ -2,6 +2,7 @@
 
 import json
 import random
+import random
 
 import pytest
 
@@ -44,3 +45,11 @@ def test_the_oracle_agrees(block, oracle):
         assert said.ok, said.line
         if block.value is not None:
             assert said.typed == json.dumps(block.value, sort_keys=True)
+
+
+def test_random_texts_mean_the_same(pair):
+    """The same ones each time, and whatever is added to the corpus."""
+    r, seeds = random.Random(3), [b.text for b in BLOCKS[:300] if len(b.text) < 400]
+    batch = [texts.generated(r) for _ in range(10000)] + [texts.mutated(r, seeds) for _ in range(10000)]
+    assert [(text, theirs.line, mine.line) for text, theirs, mine in pair.differences(batch)] == []
+    assert min(pair.counts["values"], pair.counts["errors"]) > 4000, pair.counts
