@@ -31,6 +31,8 @@ objects    := $(sources:%.c=$(out)/%.o)
 lib        := $(out)/libstoker.a
 unit_tests := $(unit_sources:test/unit/%.c=$(out)/unit/%)
 
+hocon_parse := $(out)/hocon-parse
+
 fuzz_sources := $(wildcard test/fuzz/*.c)
 fuzzers      := $(fuzz_sources:test/fuzz/%.c=$(out)/fuzzers/%)
 
@@ -115,6 +117,15 @@ $(unit_tests): $(out)/unit/%: $(out)/test/unit/%.o $(unit_shared:%.c=$(out)/%.o)
 	@echo "  LINK  $(VARIANT)  $@"
 	@$(link) -o $@ $(filter %.o %.a,$^) -lcmocka $(stk_ldlibs) $(LDLIBS)
 
+# ---- our side of test/hocon
+
+$(hocon_parse): $(out)/test/hocon/parse.o $(lib)
+	@echo "  LINK  $(VARIANT)  $@"
+	@$(link) -o $@ $(filter %.o %.a,$^) $(stk_ldlibs) $(LDLIBS)
+
+.PHONY: hocon-parse
+hocon-parse: $(hocon_parse)
+
 # ---- fuzz targets: one program for each test/fuzz/*.c (VARIANT=fuzz)
 
 $(fuzzers): $(out)/fuzzers/%: $(out)/test/fuzz/%.o $(lib)
@@ -130,7 +141,7 @@ unit-tests: $(unit_tests)
 .SECONDARY: # keep the tests' objects
 
 -include $(objects:.o=.d) $(unit_sources:%.c=$(out)/%.d) $(unit_shared:%.c=$(out)/%.d) \
-         $(fuzz_sources:%.c=$(out)/%.d)
+         $(fuzz_sources:%.c=$(out)/%.d) $(out)/test/hocon/parse.d
 
 # ---- set-up
 
@@ -153,6 +164,10 @@ launcher = sed -e 's|@PYTHON@|$(1)|g' -e 's|@RUNNER@|$(2)|g' conf/stoke.sh
 $(venv)/bin/stoke: conf/stoke.sh $(venv)/.locks
 	@$(call launcher,$(CURDIR)/$(venv)/bin/python,$(CURDIR)/python-runner) > $@
 	@chmod 755 $@
+
+.PHONY: oracle
+oracle: venv ## build/oracle: what our HOCON parser is compared with, and a JDK for it
+	@.ci/fetch-oracle $(venv) $(build)/oracle
 
 .PHONY: lock
 lock: $(venv)/.locks ## write the lock files anew from python-runner/requirements*.in
@@ -179,19 +194,22 @@ demo: ## install, build, start the server and run the word-count example (PORT=8
 
 # ---- tests. test/run-checks runs the stages named and ends with a line "N passed, N failed".
 
-.PHONY: check check-unit check-runner check-http check-spark asan tsan fuzz
+.PHONY: check check-unit check-hocon check-runner check-http check-spark asan tsan fuzz
 check: ## all set-up and all tests
 	@$(submake) deps
-	@$(submake) $(parallel) all unit-tests
+	@$(submake) $(parallel) all unit-tests hocon-parse
 	@.ci/install-fuzz-deps
 	@$(submake) $(parallel) VARIANT=asan all unit-tests
 	@$(submake) $(parallel) VARIANT=tsan all unit-tests
 	@$(submake) $(parallel) VARIANT=fuzz fuzzers
-	@$(submake) venv
-	@test/run-checks unit runner http asan-unit asan-http tsan-unit tsan-http fuzz spark soak
+	@$(submake) oracle
+	@test/run-checks unit hocon runner http asan-unit asan-http tsan-unit tsan-http fuzz spark soak
 
 check-unit: unit-tests ## unit tests of the C code
 	@test/run-checks unit
+
+check-hocon: hocon-parse oracle ## the HOCON parser beside Typesafe Config
+	@test/run-checks hocon
 
 check-runner: venv ## tests of python-runner without Spark
 	@test/run-checks runner

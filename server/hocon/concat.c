@@ -77,7 +77,15 @@ static int push(struct hocon_joiner *j, struct hocon_node *piece, bool on_stack)
 
 static const char *kind_name(const struct hocon_node *v)
 {
-    return v->kind == HOCON_OBJECT ? "an object" : v->kind == HOCON_LIST ? "an array" : "a string";
+    switch (v->kind) {
+    case HOCON_OBJECT: return "an object";
+    case HOCON_LIST: return "an array";
+    case HOCON_NULL: return "null";
+    case HOCON_BOOL: return "a boolean";
+    case HOCON_INT:
+    case HOCON_REAL: return "a number";
+    default: return "a string";
+    }
 }
 
 static int join_scalars(struct hocon_joiner *j, const struct hocon_node *left, const struct hocon_node *right)
@@ -87,7 +95,7 @@ static int join_scalars(struct hocon_joiner *j, const struct hocon_node *left, c
 
     if (!scalar_text(left, &a, &n_a) || !scalar_text(right, &b, &n_b))
         return stk_hocon_fail(j->h, j->at, "expecting pieces of a value that go together but got %s and %s",
-                              kind_name(left), kind_name(right));
+                              j->in_run ? "a string" : kind_name(left), kind_name(right));
     if (!j->in_run) {
         j->run.len = 0;
         if (add_to_run(j, a, n_a) < 0)

@@ -164,8 +164,6 @@ struct hocon_field {
     struct hocon_node *value;
 };
 
-struct hocon_memo;
-
 struct hocon_node {
     uint8_t kind;
     bool resolved;           /* holds no reference */
@@ -175,7 +173,7 @@ struct hocon_node {
     uint32_t at;             /* byte offset of its token */
     uint8_t n_looks;         /* OBJECT: look-ups so far, up to 255 */
     uint32_t height;         /* objects and lists on the longest way down, this one included */
-    struct hocon_memo *memo; /* resolve.c */
+    struct hocon_node *memo; /* resolve.c: what it was resolved to */
     union {
         struct {
             const char *s; /* STRING, INT and REAL: the text. REF: "${...}" in the source */
@@ -195,6 +193,7 @@ struct hocon_node {
             uint32_t *index; /* open-addressed: field number + 1; NULL for few fields */
             size_t n_slots;
             uint32_t n_fields, cap, n_unresolved;
+            uint32_t copied_from; /* 0, or how many fields the object had of which this is Typesafe's replaceChild() */
         };
     };
 };
@@ -204,15 +203,24 @@ struct hocon_node *stk_hocon_string(struct hocon *h, size_t at, const char *s, s
 /* Takes over items (arena memory, not written again). */
 struct hocon_node *stk_hocon_sequence(struct hocon *h, enum hocon_kind kind, size_t at, struct hocon_node **items,
                                       size_t n);
+struct hocon_field *stk_hocon_field(struct hocon *h, struct hocon_node *object, const struct hocon_key *key);
 struct hocon_node *stk_hocon_get(struct hocon *h, struct hocon_node *object, const struct hocon_key *key);
 /* Gives a key of an object that nobody else has seen a value, which is merged with the one it had. */
 int stk_hocon_set(struct hocon *h, struct hocon_node *object, const struct hocon_key *key, struct hocon_node *value);
 /* Brings up to date what an object knows of its fields after they were written to directly; NULL: they nest too deep. */
 struct hocon_node *stk_hocon_object_status(struct hocon *h, struct hocon_node *object);
 struct hocon_node *stk_hocon_object_copy(struct hocon *h, const struct hocon_node *object);
-/* A copy with the value `old` (by identity) replaced, or removed for NULL. *found tells whether it was there. */
+/*
+ * When Typesafe comes to a key as it goes through an object of n_fields keys, a java.util.HashMap: sort by it. It shows where values
+ * refer to one another in a circle. copied_from: as in struct hocon_node.
+ */
+uint64_t stk_hocon_java_turn(const struct hocon_key *key, size_t n_fields, size_t copied_from);
+/* A copy in which the value `old` (by identity) is replaced, or removed for NULL. NULL with !*found: it is not there. */
 struct hocon_node *stk_hocon_object_replace(struct hocon *h, const struct hocon_node *object,
                                             const struct hocon_node *old, struct hocon_node *value, bool *found);
+/* A copy in which one of the object's fields has another value, or is removed for NULL. */
+struct hocon_node *stk_hocon_object_with(struct hocon *h, const struct hocon_node *object,
+                                         const struct hocon_field *field, struct hocon_node *value);
 /* The value of a key that is set to `over` after it was set to `under`. */
 struct hocon_node *stk_hocon_merge(struct hocon *h, struct hocon_node *over, struct hocon_node *under);
 

@@ -12,25 +12,29 @@
  */
 #include "hocon_internal.h"
 
-struct hocon_memo {
-    struct hocon_node *value; /* resolved wholly, or NULL */
-    struct partial {
-        struct hocon_path only;
-        struct hocon_node *value;
-        struct partial *next;
-    } * partials;
+/*
+ * A value resolved for a path only. It is remembered even if nothing came of it: a look that finds the value as it was is not
+ * the same as a look that finds what it has become meanwhile.
+ */
+struct partial {
+    struct hocon_node *v;
+    struct hocon_path only;
+    struct hocon_node *value;
+    struct partial *next; /* in its bucket, the newest first */
 };
 
 /* Remembering is undone when a cycle is caught: what was learned inside it holds only inside. */
 struct undo {
-    struct hocon_node *v;
-    bool partial;
+    struct hocon_node *v;    /* resolved wholly, or NULL: */
+    struct partial **bucket; /* what is first in it */
 };
 
 struct resolver {
     struct hocon *h;
     struct undo *log;
     size_t n_log, log_cap;
+    struct partial **partials;
+    size_t n_buckets; /* a power of two */
     int depth;
 };
 
@@ -41,16 +45,23 @@ static enum hocon_outcome resolve(struct resolver *r, struct hocon_node *v, stru
 
 /* ---- what is known already */
 
+static struct partial **bucket_of(struct resolver *r, const struct hocon_node *v, struct hocon_path only)
+{
+    uint64_t x = (uint64_t)(uintptr_t)v;
+
+    for (size_t i = 0; i < only.n; i++)
+        x = (x ^ only.keys[i].hash) * 0x9E3779B97F4A7C15U;
+    return &r->partials[x >> 32 & (r->n_buckets - 1)];
+}
+
 static bool remembered(struct resolver *r, const struct hocon_node *v, struct hocon_path only, struct hocon_node **ret)
 {
-    if (!v->memo)
-        return false;
-    if (v->memo->value) {
-        *ret = v->memo->value;
+    if (v->memo) {
+        *ret = v->memo;
         return true;
     }
-    for (const struct partial *p = only.n ? v->memo->partials : NULL; p; p = p->next) {
-        if (stk_hocon_path_equal(p->only, only)) {
+    for (const struct partial *p = only.n ? *bucket_of(r, v, only) : NULL; p; p = p->next) {
+        if (p->v == v && stk_hocon_path_equal(p->only, only)) {
             *ret = p->value;
             return true;
         }
@@ -62,21 +73,19 @@ static bool remembered(struct resolver *r, const struct hocon_node *v, struct ho
 
 static int remember(struct resolver *r, struct hocon_node *v, struct hocon_path only, struct hocon_node *value)
 {
-    if (!v->memo && !(v->memo = stk_hocon_alloc(r->h, sizeof *v->memo)))
-        return -1;
+    struct partial **bucket = only.n ? bucket_of(r, v, only) : NULL, *p;
+
     if (r->n_log == r->log_cap && !(r->log = stk_hocon_grow(r->h, r->log, r->n_log, &r->log_cap, sizeof *r->log)))
         return -1;
-    if (only.n) {
-        struct partial *p = stk_hocon_alloc(r->h, sizeof *p);
-
-        if (!p)
+    if (bucket) {
+        if (!(p = stk_hocon_alloc(r->h, sizeof *p)))
             return -1;
-        *p = (struct partial){ only, value, v->memo->partials };
-        v->memo->partials = p;
+        *p = (struct partial){ v, only, value, *bucket };
+        *bucket = p;
     } else {
-        v->memo->value = value;
+        v->memo = value;
     }
-    r->log[r->n_log++] = (struct undo){ v, only.n > 0 };
+    r->log[r->n_log++] = (struct undo){ bucket ? NULL : v, bucket };
     return 0;
 }
 
@@ -85,10 +94,10 @@ static void forget_since(struct resolver *r, size_t mark)
     while (r->n_log > mark) {
         const struct undo *u = &r->log[--r->n_log];
 
-        if (u->partial)
-            u->v->memo->partials = u->v->memo->partials->next;
+        if (u->bucket)
+            *u->bucket = (*u->bucket)->next;
         else
-            u->v->memo->value = NULL;
+            u->v->memo = NULL;
     }
 }
 
@@ -282,67 +291,46 @@ static enum hocon_outcome resolve_list(struct resolver *r, struct hocon_node *v,
 static enum hocon_outcome resolve_object_for(struct resolver *r, struct hocon_node *v, struct hocon_source s,
                                              struct hocon_path only, struct hocon_node **ret)
 {
-    struct hocon_node *child = only.n > 1 ? stk_hocon_get(r->h, v, &only.keys[0]) : NULL, *after;
+    const struct hocon_field *child = only.n > 1 ? stk_hocon_field(r->h, v, &only.keys[0]) : NULL;
+    struct hocon_node *after;
     enum hocon_outcome rc;
-    bool found;
 
     *ret = v;
     if (!child)
         return HOCON_DONE;
     if (stk_hocon_enter(r->h, &s, v) < 0)
         return HOCON_FAILED;
-    rc = resolve(r, child, s, (struct hocon_path){ only.keys + 1, only.n - 1 }, &after);
-    if (rc != HOCON_DONE || after == child)
+    rc = resolve(r, child->value, s, (struct hocon_path){ only.keys + 1, only.n - 1 }, &after);
+    if (rc != HOCON_DONE || after == child->value)
         return rc;
-    return (*ret = stk_hocon_object_replace(r->h, v, child, after, &found)) ? HOCON_DONE : HOCON_FAILED;
-}
-
-/* Where a java.util.HashMap with n_slots (a power of two) keeps a string. */
-static size_t java_slot(const struct hocon_key *key, size_t n_slots)
-{
-    const char *p = key->s, *end = key->s + key->len;
-    uint32_t hash = 0, cp;
-
-    for (size_t n; p < end && (n = stk_hocon_utf8(p, end, &cp)) != 0; p += n) {
-        if (cp >= 0x10000) {
-            hash = hash * 31 + (0xD7C0 + (cp >> 10)); /* the high surrogate */
-            cp = 0xDC00 + (cp & 0x3FF);
-        }
-        hash = hash * 31 + cp;
-    }
-    return (hash ^ hash >> 16) & (n_slots - 1);
+    return (*ret = stk_hocon_object_with(r->h, v, child, after)) ? HOCON_DONE : HOCON_FAILED;
 }
 
 struct turn {
-    size_t slot;
+    uint64_t when;
     uint32_t field;
 };
 
-static int by_slot(const void *a, const void *b)
+static int by_turn(const void *a, const void *b)
 {
     const struct turn *x = a, *y = b;
 
-    if (x->slot != y->slot)
-        return x->slot < y->slot ? -1 : 1;
+    if (x->when != y->when)
+        return x->when < y->when ? -1 : 1;
     return x->field < y->field ? -1 : x->field > y->field;
 }
 
-/*
- * The unresolved fields in the order in which Typesafe gets to them, which is that of a HashMap. It shows where optional
- * references form a circle, as in `a = ${?b}x, b = ${?a}y`: who is asked first sees the other one unset.
- */
+/* The unresolved fields in Typesafe's order: in `a = ${?b}x, b = ${?a}y` who is asked first sees the other one unset. */
 static struct turn *turns_of(struct resolver *r, const struct hocon_node *o, size_t *ret_n)
 {
     struct turn *turns = stk_hocon_alloc(r->h, o->n_unresolved * sizeof *turns);
-    size_t n = 0, n_slots = 16;
+    size_t n = 0;
 
-    while (o->n_fields > n_slots / 4 * 3)
-        n_slots *= 2;
     for (uint32_t i = 0; turns && i < o->n_fields; i++)
         if (!o->fields[i].value->resolved)
-            turns[n++] = (struct turn){ java_slot(&o->fields[i].key, n_slots), i };
+            turns[n++] = (struct turn){ stk_hocon_java_turn(&o->fields[i].key, o->n_fields, o->copied_from), i };
     if (n > 1)
-        qsort(turns, n, sizeof *turns, by_slot);
+        qsort(turns, n, sizeof *turns, by_turn);
     *ret_n = n;
     return turns;
 }
@@ -411,7 +399,7 @@ static enum hocon_outcome resolve(struct resolver *r, struct hocon_node *v, stru
     r->depth--;
     if (rc != HOCON_DONE)
         return rc;
-    if (after && after != v && remember(r, v, after->resolved ? everything : only, after) < 0)
+    if (after && remember(r, v, after->resolved ? everything : only, after) < 0)
         return HOCON_FAILED;
     if (after && !after->resolved && !only.n)
         return stk_hocon_entangled(r->h, v);
@@ -421,9 +409,13 @@ static enum hocon_outcome resolve(struct resolver *r, struct hocon_node *v, stru
 
 struct hocon_node *stk_hocon_resolve(struct hocon *h, struct hocon_node *root)
 {
-    struct resolver r = { .h = h };
+    struct resolver r = { .h = h, .n_buckets = 64 };
     struct hocon_node *v = NULL;
 
+    while (r.n_buckets < h->len / 16)
+        r.n_buckets *= 2;
+    if (!root->resolved && !(r.partials = stk_hocon_alloc(h, r.n_buckets * sizeof *r.partials)))
+        return NULL;
     switch (resolve(&r, root, (struct hocon_source){ root, NULL }, everything, &v)) {
     case HOCON_DONE: return v;
     case HOCON_CYCLE: /* every cycle passes through a reference, which catches it */

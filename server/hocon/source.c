@@ -59,9 +59,9 @@ static enum hocon_outcome replace_child(struct hocon *h, struct hocon_node *v, s
 
     if (v->kind != HOCON_OBJECT)
         return replace_item(h, v, old, value, ret);
-    if (!(*ret = stk_hocon_object_replace(h, v, old, value, &found)))
-        return HOCON_FAILED;
-    return found ? HOCON_DONE : stk_hocon_entangled(h, old);
+    if ((*ret = stk_hocon_object_replace(h, v, old, value, &found)) != NULL)
+        return HOCON_DONE;
+    return found ? HOCON_FAILED : stk_hocon_entangled(h, old);
 }
 
 static bool is_container(const struct hocon_node *v)

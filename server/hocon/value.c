@@ -126,12 +126,19 @@ static int find(struct hocon *h, struct hocon_node *o, const struct hocon_key *k
     return 0;
 }
 
-struct hocon_node *stk_hocon_get(struct hocon *h, struct hocon_node *object, const struct hocon_key *key)
+struct hocon_field *stk_hocon_field(struct hocon *h, struct hocon_node *object, const struct hocon_key *key)
 {
     struct hocon_field *f;
 
     /* a failure is seen by the next step that needs memory or work, so "not there" will do here */
-    return find(h, object, key, &f) == 1 ? f->value : NULL;
+    return find(h, object, key, &f) == 1 ? f : NULL;
+}
+
+struct hocon_node *stk_hocon_get(struct hocon *h, struct hocon_node *object, const struct hocon_key *key)
+{
+    struct hocon_field *f = stk_hocon_field(h, object, key);
+
+    return f ? f->value : NULL;
 }
 
 static void update_status(struct hocon_node *o)
@@ -209,20 +216,73 @@ struct hocon_node *stk_hocon_object_copy(struct hocon *h, const struct hocon_nod
     return o;
 }
 
+static uint32_t java_hash(const struct hocon_key *key)
+{
+    const char *p = key->s, *end = key->s + key->len;
+    uint32_t hash = 0, cp;
+
+    for (size_t n; p < end && (n = stk_hocon_utf8(p, end, &cp)) != 0; p += n) {
+        if (cp >= 0x10000) {
+            hash = hash * 31 + (0xD7C0 + (cp >> 10)); /* the high surrogate */
+            cp = 0xDC00 + (cp & 0x3FF);
+        }
+        hash = hash * 31 + cp;
+    }
+    return hash ^ hash >> 16;
+}
+
+/* A HashMap that was filled key by key has 16 slots or more; one that was made as a copy (up to Java 18) as few as do. */
+uint64_t stk_hocon_java_turn(const struct hocon_key *key, size_t n_fields, size_t copied_from)
+{
+    uint32_t hash = java_hash(key), n_filled = 16, n_copied = 1;
+
+    while (n_fields > n_filled / 4 * 3)
+        n_filled *= 2;
+    while (copied_from && n_copied < copied_from * 4 / 3 + 1)
+        n_copied *= 2;
+    return (uint64_t)(hash & (n_copied - 1)) << 32 | (hash & (n_filled - 1));
+}
+
+/* The field that has this value, by identity; of several the one that a copy of Typesafe's HashMap comes to first. */
+static const struct hocon_field *holder(const struct hocon_node *object, const struct hocon_node *value)
+{
+    uint64_t turn, first = UINT64_MAX;
+    const struct hocon_field *found = NULL;
+
+    for (uint32_t i = 0; i < object->n_fields; i++) {
+        if (object->fields[i].value != value)
+            continue;
+        turn = stk_hocon_java_turn(&object->fields[i].key, object->n_fields, object->n_fields);
+        if (turn < first) {
+            first = turn;
+            found = &object->fields[i];
+        }
+    }
+    return found;
+}
+
 struct hocon_node *stk_hocon_object_replace(struct hocon *h, const struct hocon_node *object,
                                             const struct hocon_node *old, struct hocon_node *value, bool *found)
 {
+    const struct hocon_field *field = holder(object, old);
+    struct hocon_node *o;
+
+    *found = field != NULL;
+    if (!field || !(o = stk_hocon_object_with(h, object, field, value)))
+        return NULL;
+    o->copied_from = object->n_fields;
+    return o;
+}
+
+struct hocon_node *stk_hocon_object_with(struct hocon *h, const struct hocon_node *object,
+                                         const struct hocon_field *field, struct hocon_node *value)
+{
     struct hocon_node *o = stk_hocon_object_copy(h, object);
-    uint32_t i = 0;
+    uint32_t i = (uint32_t)(field - object->fields);
 
     if (!o)
         return NULL;
-    while (i < o->n_fields && o->fields[i].value != old)
-        i++;
-    *found = i < o->n_fields;
-    if (!*found)
-        return o;
-    o->n_unresolved -= !old->resolved;
+    o->n_unresolved -= !field->value->resolved;
     if (value) {
         o->fields[i].value = value;
         o->n_unresolved += !value->resolved;
@@ -237,6 +297,17 @@ struct hocon_node *stk_hocon_object_replace(struct hocon *h, const struct hocon_
 
 /* ---- merging */
 
+/* Whether both objects have the same keys with the same values, by identity. */
+static bool same_fields(struct hocon *h, const struct hocon_node *a, struct hocon_node *b)
+{
+    if (a->n_fields != b->n_fields)
+        return false;
+    for (uint32_t i = 0; i < a->n_fields; i++)
+        if (stk_hocon_get(h, b, &a->fields[i].key) != a->fields[i].value)
+            return false;
+    return true;
+}
+
 static struct hocon_node *merge_objects(struct hocon *h, struct hocon_node *over, struct hocon_node *under)
 {
     struct hocon_node *o = h->fresh ? under : stk_hocon_object_copy(h, under);
@@ -246,7 +317,8 @@ static struct hocon_node *merge_objects(struct hocon *h, struct hocon_node *over
     for (uint32_t i = 0; i < over->n_fields; i++)
         if (stk_hocon_set(h, o, &over->fields[i].key, over->fields[i].value) < 0)
             return NULL;
-    return o;
+    /* what is known of an unresolved value is known by its identity, so one that nothing came to stays what it is */
+    return !h->fresh && !over->resolved && over->stops == o->stops && same_fields(h, over, o) ? over : o;
 }
 
 /* The values a node stands for in a stack of values that wait for their merge. */
@@ -280,8 +352,11 @@ struct hocon_node *stk_hocon_merge(struct hocon *h, struct hocon_node *over, str
     if (under->kind == HOCON_OBJECT)
         return merge_objects(h, over, under);
     /* an object over 5: neither 5 nor anything that 5 hides can be seen any more */
-    if (!h->fresh && !(v = stk_hocon_object_copy(h, over)))
-        return NULL;
+    if (!h->fresh) {
+        if (!(v = stk_hocon_object_copy(h, over)))
+            return NULL;
+        v->copied_from = over->copied_from;
+    }
     v->stops = true;
     return v;
 }

@@ -299,20 +299,9 @@ def test_empty_config(server, context, app):
 
 
 def test_config_with_nul(server, context, app):
-    """A NUL character in a text of the config reaches the job and is shown."""
-    reply = server.post(
-        "/jobs",
-        '{"fake": {"do": "echo"}, "text": "a\\u0000b"}',
-        appName=app,
-        classPath="app.Job",
-        context=context,
-        sync="true",
-    )
-    if reply.status == 200:
-        assert json.loads(reply.result["config"])["text"] == "a\0b"
-        assert server.get("/jobs/%s/config" % reply.json["jobId"]).json["text"] == "a\0b"
-    else:
-        assert ok_json(reply, 400)["status"] == "ERROR"
+    """An escape does not bring a NUL in."""
+    reply = server.post("/jobs", '{"text": "a\\u0000b"}', appName=app, classPath="app.Job", context=context)
+    assert ok_json(reply, 400)["result"] == "Cannot parse config: 1:12: \\u0000 is not allowed in a string"
 
 
 @pytest.mark.parametrize(
@@ -338,10 +327,23 @@ def test_config_that_cannot_be_parsed(server, context, app, body, place):
     assert server.get("/jobs?limit=1").json == before
 
 
-@pytest.mark.parametrize("body", [b"a = \xff\xfe", b"a = \"\xc3\x28\"", b"\x00", b"a = 1\x00", b"\xed\xa0\x80 = 1"])
-def test_config_that_is_not_text(server, context, app, body):
-    reply = server.post("/jobs", body, appName=app, classPath="app.Job", context=context)
-    assert ok_json(reply, 400)["result"].startswith("Cannot parse config: ")
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (b"a = \xff\xfe", "1:5: expecting UTF-8 but got byte 0xff"),
+        (b"b = 1\na = \"\xc3\x28\"", "2:6: expecting UTF-8 but got byte 0xc3"),
+        (b"\xed\xa0\x80 = 1", "1:1: expecting UTF-8 but got byte 0xed"),
+        (b"\x00", "1:1: expecting text but got a NUL byte"),
+        (b"a = 1\nb = x\x00y", "2:6: expecting text but got a NUL byte"),
+    ],
+)
+def test_config_that_is_not_text(server, context, app, body, message):
+    """400 that tells where, for jobs as for contexts."""
+    for reply in (
+        server.post("/jobs", body, appName=app, classPath="app.Job", context=context),
+        server.post("/contexts/" + unique("ctx"), body),
+    ):
+        assert ok_json(reply, 400)["result"] == "Cannot parse config: " + message
 
 
 def test_config_of_great_depth(server, context, app):

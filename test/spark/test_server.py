@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "http"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path += [os.path.join(HERE, "..", "http"), os.path.join(HERE, "..", "hocon")]
+import corpus  # noqa: E402
 from receiver import receiver  # noqa: E402
 from server import COUNTS, STRINGS, WAIT, Background, end, line_of, process, wait_until
 
@@ -155,6 +157,31 @@ def test_a_config_is_a_config_tree(stoker, py):
         "deep": {"ConfigTree": {"er": {"ConfigTree": {
             "list": ["list", [["int", 1], ["str", "two"], {"ConfigTree": {"three": ["int", 3]}}]],
             "more": ["int", 5]}}}}}}
+
+
+def described(value):
+    """What stoker_jobs.config.Describes says of the config that is this JSON value."""
+    if isinstance(value, dict):
+        quoted = set("$}[]:=+#`^?!@*&.")
+        return {"ConfigTree": {key if quoted.isdisjoint(key) else '"%s"' % key: described(each)
+                               for key, each in value.items()}}
+    return [type(value).__name__, [described(each) for each in value] if isinstance(value, list) else value]
+
+
+def test_configs_of_the_corpus_reach_jobs(stoker, py):
+    """Each text of test/hocon: a job sees what Typesafe Config reads, types included, and mistakes are refused."""
+    blocks = corpus.read()[1]
+    assert len(blocks) >= 650
+    for block in blocks:
+        # not by appName: then dependent-jar-uris in a config would name binaries
+        reply = stoker.request("POST", "/jobs", block.text, cp="jobs", mainClass="stoker_jobs.config.Describes",
+                               context="py", sync="true", timeout=30)
+        if block.value is None:
+            assert reply.status == 400, block
+            assert reply.body["result"].startswith("Cannot parse config: %s: " % block.expected.split()[1]), block
+        else:
+            assert reply.status == 200, (block, reply.body)
+            assert json.dumps(reply.body["result"], sort_keys=True) == json.dumps(described(block.value), sort_keys=True)
 
 
 def test_what_a_config_tree_answers(stoker, py):

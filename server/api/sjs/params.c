@@ -135,10 +135,6 @@ int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret)
         *ret = json_object();
         return 0;
     }
-    if (!stk_utf8_valid(text.data, text.len)) {
-        stk_sjs_err(reply, 400, "Cannot parse config: it is not valid UTF-8 text");
-        return -1;
-    }
     p.text = text.data;
     p.len = text.len;
     parse_with_room(&p);

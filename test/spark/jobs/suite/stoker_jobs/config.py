@@ -6,9 +6,9 @@ from sparkjobserver.api import SparkJob
 
 
 def described(value):
-    """Returns a config with the name of its class beside each value."""
+    """Returns a config with the name of its class beside each value. dict.items: that of a ConfigTree fails at an empty key."""
     if isinstance(value, dict):
-        return {type(value).__name__: {key: described(each) for key, each in value.items()}}
+        return {type(value).__name__: {key: described(each) for key, each in dict.items(value)}}
     return [type(value).__name__, [described(each) for each in value] if isinstance(value, list) else value]
 
 
