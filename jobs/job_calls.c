@@ -114,6 +114,7 @@ static void on_submitted(void *arg, const struct stk_err *err)
         queue_remove(job);
         job_release(job);
         job->abandoned = true;
+        job_tally(job);
         if (job->commits == 0)
             job_free(job);
         queue_dispatch(ctx);
@@ -204,6 +205,8 @@ static void on_submit(struct stk_task *task)
         return;
     }
     job->commits++;
+    job_tally(job);
+    meter_add(&job->core->meters.submitted);
     if (job->row.state == STK_JOB_QUEUED)
         job_set_clock(job);
     if (c->wait == STK_WAIT_FINAL)

@@ -9,6 +9,7 @@
 #ifndef STOKER_JOBS_LIVE_H
 #define STOKER_JOBS_LIVE_H
 
+#include "meters.h"
 #include "ticket.h"
 
 #include "stoker/buf.h"
@@ -69,6 +70,7 @@ struct job {
     bool counted;     /* in its worker's unrecorded */
     bool settled;     /* its final row is on the way to the store */
     bool abandoned;   /* it could not be recorded: nobody knows it, it is freed when the store has answered */
+    int tallied;      /* the state under which the core counts it; -1: it does not */
     bool ack_exit;    /* its worker's end is acknowledged to the zygote after its last row */
     int commits;      /* store commands not answered yet */
     uint64_t arrival; /* order in the queue among equals */
@@ -107,6 +109,7 @@ struct context {
     struct stk_job_terms terms;           /* of its jobs that do not say */
     int64_t idle_timeout_ms, lifetime_ms; /* 0: none */
     int64_t idle_since_ms;                /* monotonic; the end of its last job */
+    int64_t launched_ms;                  /* monotonic; by this server; 0: it was not */
     json_t *phases;                       /* of its start, so far: array of {phase, ms} */
     struct stk_timer *clock;              /* of the two */
     struct stk_timer *timer;              /* deadline of a stop; retry of the last row */
@@ -130,6 +133,8 @@ struct stk_core {
     struct context *contexts; /* by id */
     struct job *jobs;         /* by id */
     int n_contexts;
+    int tally[STK_JOB_STATES]; /* jobs that have not ended, by state */
+    struct meters meters;
     struct stk_text *warm_spec;   /* of the contexts that are kept warm; NULL: none are */
     struct stk_timer *warm_timer; /* to look whether one is missing */
     uint64_t arrivals;            /* jobs that came, for their order */
@@ -157,7 +162,8 @@ void job_detach(struct job *job);                    /* its worker is gone; the 
 void job_take(struct job *job, struct worker *w);    /* puts it in a worker's hand and takes a slot */
 void job_requeue(struct job *job);                   /* not run after all: back to its place in the queue */
 void job_set_clock(struct job *job);                 /* of its queue or its run time, by its state */
-bool job_is_plain_name(const char *name);            /* of a file in results/ */
+void job_tally(struct job *job);          /* puts it among its like in core->tally: whenever its state has changed */
+bool job_is_plain_name(const char *name); /* of a file in results/ */
 
 /* ---- job_calls.c: what callers ask of jobs */
 
@@ -262,6 +268,10 @@ int disk_check(struct stk_core *core, struct stk_err *err);
 
 void contexts_sweep(struct stk_core *core, time_t older_than_s);
 /* a folder is made before its context is known */ /* directories of contexts that are gone */
+
+/* ---- status.c */
+
+void status_publish(struct stk_core *core); /* for scrapes */
 
 /* ---- core.c */
 

@@ -81,6 +81,7 @@ static void assign(struct job *job, struct worker *w)
     job->row.worker = w->p.id;
     job->row.attempt++;
     job->row.started_us = stk_wall_us();
+    meter_job_started(&job->core->meters, &job->row);
     if (!w->set)
         w->set = stk_text_ref(job->row.set);
     w->isolated = job->row.terms.isolated > 0;

@@ -48,6 +48,10 @@ int stk_request_read_all(struct stk_request *r, struct stk_buf *ret, struct stk_
 bool stk_request_wait_begin(struct stk_request *r);
 void stk_request_wait_end(struct stk_request *r);
 
+/* Writes what a scrape wants to know of the server that has this request: what it has answered, by route, and what is under way. */
+struct stk_metrics;
+void stk_request_metrics(struct stk_request *r, struct stk_metrics *m);
+
 /* ---- reply: 200 with an empty body unless the handler says otherwise */
 
 void stk_reply_status(struct stk_reply *reply, int status);

@@ -15,15 +15,19 @@
  *     blobs.c        blobs/, unpacked/, tmp/ and the thread that empties the trash
  *     readers.c      the reads of store.h
  *     job_list.c     of these, the one that lists jobs
+ *     metrics.c      what a scrape learns
  */
 #ifndef STOKER_STORE_INTERNAL_H
 #define STOKER_STORE_INTERNAL_H
 
+#include "stoker/metrics.h"
 #include "stoker/store.h"
 
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
+
+#define STK_DATABASE "stoker.db" /* in the state directory; -wal and -shm beside it */
 
 /* ---- statements */
 
@@ -341,6 +345,7 @@ struct stk_store {
     bool trash_runs;
 
     atomic_uint_fast64_t commits, commands;
+    struct stk_histogram commit_us, batch; /* how long a transaction took, how many commands it had */
 
     pthread_mutex_t counts_lock; /* guards counts, counted_until_us */
     int64_t counts[STK_JOB_STATES];
@@ -370,6 +375,10 @@ int stk_writer_start(struct stk_store *s, struct stk_err *err);
 void stk_writer_stop(struct stk_store *s); /* when all that is queued was answered */
 /* Takes cmd. new_work: refused with STK_LIMIT when the queue is full; -1 frees it. */
 int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_work, struct stk_err *err);
+
+/* ---- metrics.c */
+
+extern const struct stk_buckets stk_commit_times, stk_batch_sizes;
 
 /* ---- readers.c: before the writer's thread */
 

@@ -19,6 +19,7 @@ struct stk_http {
     struct stk_router *router;
     struct stk_watchdog *watchdog;
     struct stk_streams *streams;
+    struct stk_served *served;
     const struct stk_dialect *first_dialect;
     uint64_t max_body;
     int64_t request_timeout_ms, keep_alive_timeout_ms;
@@ -342,13 +343,15 @@ static int on_request(struct mg_connection *conn)
     struct exchange x = {
         .http = http,
         .worker = w,
-        .request = { .conn = conn,
+        .request = { .http = http,
+                     .conn = conn,
                      .info = mg_get_request_info(conn),
                      .watch = &w->watch,
                      .timeout_ms = http->request_timeout_ms,
                      .waiting = &http->waiting,
                      .max_waiting = http->max_waiting },
     };
+    int64_t began_us = stk_mono_us();
     int status;
 
     if (!w) { /* its thread started without memory for it */
@@ -361,6 +364,7 @@ static int on_request(struct mg_connection *conn)
     if (!give_stream_away(&x))
         finish(&x);
     status = x.reply.status;
+    stk_served_add(http->served, &x.request.match, status, stk_mono_us() - began_us);
     stk_reply_done(&x.reply);
     stk_request_done(&x.request);
     if (w->out.cap > 4 * (size_t)STK_PIECE)
@@ -410,6 +414,7 @@ static int on_error(struct mg_connection *conn, int status, const char *text)
     stk_reply_init(&reply);
     render_failure(&reply, http->first_dialect, status, own_message(status));
     send_reply(conn, w, &reply, false, "close"); /* it closes the connection after every error of its own */
+    stk_served_add(http->served, NULL, status, (stk_mono_ms() - w->idle_since_ms) * 1000);
     stk_reply_done(&reply);
     return 0;
 }
@@ -583,6 +588,7 @@ static void http_free(struct stk_http *http)
 {
     stk_streams_free(http->streams);
     stk_watchdog_stop(http->watchdog);
+    stk_served_free(http->served);
     stk_router_free(http->router);
     for (size_t i = 0; i < LISTEN_MAX; i++)
         free(http->addresses[i]);
@@ -608,7 +614,9 @@ struct stk_http *stk_http_start(const struct stk_http_options *o, struct stk_err
     http->library = true;
     mg_init_library(MG_FEATURES_DEFAULT); /* no TLS: Debian's 1.15 crashes with OpenSSL 3 */
     http->router = stk_router_new(o->dialects, err);
-    if (!http->router || join_addresses(http, o, &addresses, err) < 0 ||
+    if (http->router && !(http->served = stk_served_new(http->router)))
+        stk_fail(err, STK_INTERNAL, "out of memory");
+    if (!http->served || join_addresses(http, o, &addresses, err) < 0 ||
         !(http->watchdog = stk_watchdog_start(o->request_timeout_ms, err)) ||
         !(http->streams = stk_streams_start(o->max_streams, o->stream_timeout_ms, err))) {
         http_free(http);
@@ -629,6 +637,21 @@ struct stk_http *stk_http_start(const struct stk_http_options *o, struct stk_err
 const char *stk_http_address(const struct stk_http *http, size_t i)
 {
     return i < http->n_listen ? http->addresses[i] : NULL;
+}
+
+/* ---- metrics */
+
+void stk_request_metrics(struct stk_request *r, struct stk_metrics *m)
+{
+    struct stk_http *http = r->http;
+
+    stk_served_metrics(http->served, m);
+    stk_metrics_one(m, "stoker_http_requests_in_flight", STK_GAUGE, "Requests that are being answered, this one too.",
+                    atomic_load(&http->in_flight));
+    stk_metrics_one(m, "stoker_http_requests_waiting", STK_GAUGE,
+                    "Of these, those that wait for a job or a context (max-waiting).", atomic_load(&http->waiting));
+    stk_metrics_one(m, "stoker_http_streams", STK_GAUGE, "Logs and events that are being followed (max-streams).",
+                    stk_streams_count(http->streams));
 }
 
 /* ---- stop */

@@ -342,6 +342,11 @@ void stk_streams_unreserve(struct stk_streams *s)
     atomic_fetch_sub(&s->n, 1);
 }
 
+int stk_streams_count(struct stk_streams *s)
+{
+    return atomic_load_explicit(&s->n, memory_order_relaxed);
+}
+
 /* A client whose machine is gone, with a log that is silent: only the kernel can find out. */
 static void set_options(int fd)
 {

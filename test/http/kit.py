@@ -116,7 +116,7 @@ class Client:
             connection.request(method, path, body=body, headers={"Connection": "close", **(headers or {})})
             answer = connection.getresponse()
             reply = Reply(answer.status, answer.headers, answer.read())
-            if re.match("/v1(/|$|\\?)", path):
+            if re.match("/(v1|metrics)(/|$|\\?)", path):
                 openapi.check(method, path, reply.status, reply.headers, reply.body)
             return reply
         finally:

@@ -22,6 +22,7 @@ stk_handler stk_native_server;
 stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
 stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */
 stk_handler stk_native_events;
+stk_handler stk_native_metrics;
 stk_handler stk_native_deliveries; /* webhooks.c */
 
 /* ---- jobs.c */
