@@ -532,20 +532,6 @@ static void free_look(struct ticket *t)
     free(t);
 }
 
-static int position_of(const struct job *job)
-{
-    const struct job *first;
-    int position = 0;
-
-    TAILQ_FOREACH(first, &job->context->queue, link)
-    {
-        if (first == job)
-            break;
-        position++;
-    }
-    return position;
-}
-
 static void on_look(struct stk_task *task)
 {
     struct look *l = (struct look *)task;
@@ -554,7 +540,7 @@ static void on_look(struct stk_task *task)
         const struct job *job = job_find(l->core, l->at[i].id);
 
         l->at[i].runs = job && job->row.state == STK_JOB_RUNNING;
-        l->at[i].position = job && job->queued ? position_of(job) : -1;
+        l->at[i].position = job && job->queued ? queue_position(job) : -1;
     }
     ticket_answer(&l->t, NULL);
 }

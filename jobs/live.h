@@ -74,6 +74,7 @@ struct job {
     bool ack_exit;    /* its worker's end is acknowledged to the zygote after its last row */
     int commits;      /* store commands not answered yet */
     uint64_t arrival; /* order in the queue among equals */
+    int position;     /* in the queue, while context->numbered */
     struct ticket_list accepted, ended; /* who waits for which */
     struct stk_timer *clock;            /* of its queue or run time-out; NULL: it has none */
     /* cancel */
@@ -100,6 +101,7 @@ struct context {
     int n_workers;
     struct job_queue queue;
     int n_queued;
+    bool numbered;            /* jobs in the queue know their positions */
     int n_arriving;           /* jobs that will be queued when their first row is committed */
     int busy;                 /* slots taken: jobs that are in a worker's hand */
     int n_jobs;               /* jobs that refer to this context */
@@ -174,6 +176,7 @@ void job_answer(struct job *job, struct ticket_list *list, const struct stk_err 
 
 void queue_add(struct job *job);
 void queue_remove(struct job *job);
+int queue_position(const struct job *job); /* of one that is queued: how many leave before it */
 bool queue_assign(struct job *job); /* to a free worker that fits, at once; false: it has to wait */
 void queue_dispatch(struct context *ctx);
 
