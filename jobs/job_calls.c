@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 
 enum {
-    ACCEPT_MS = 5000,              /* for a job to be recorded */
     CLASS_MAX = 1024,              /* bytes: lists of jobs have it */
     CONFIG_ESCAPED_MAX = 63 << 20, /* a `run` has at most 64 MiB */
 };
@@ -69,7 +68,7 @@ static void publish(struct call *c, const struct stk_job_row *row)
     pthread_mutex_lock(&c->t.lock);
     stk_job_row_done(&c->row);
     copy_row(&c->row, row);
-    pthread_cond_signal(&c->t.cond); /* a caller whose time is over may wait for just this */
+    ticket_hear_locked(&c->t); /* a caller whose time is over may wait for just this */
     pthread_mutex_unlock(&c->t.lock);
 }
 
@@ -342,17 +341,6 @@ static struct call *submit_new(struct stk_core *core, const struct stk_job_spec 
     return NULL;
 }
 
-/* However short the caller's time is: who does not learn the id would start the job again. */
-static void wait_for_record(struct call *c)
-{
-    struct timespec deadline = stk_mono_deadline(ACCEPT_MS);
-
-    pthread_mutex_lock(&c->t.lock);
-    while (!c->row.submitted_us && !c->t.answered && pthread_cond_timedwait(&c->t.cond, &c->t.lock, &deadline) == 0)
-        ;
-    pthread_mutex_unlock(&c->t.lock);
-}
-
 static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct stk_text *fingerprint,
                   enum stk_job_wait wait, int64_t timeout_ms, struct stk_job_row *ret, struct stk_err *err)
 {
@@ -376,7 +364,7 @@ static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct
     }
     c->wait = wait;
     if (!ticket_call(&c->t, core->loop, timeout_ms))
-        wait_for_record(c);
+        ticket_wait_heard(&c->t); /* recorded: who does not learn the id would start the job again */
     pthread_mutex_lock(&c->t.lock);
     if (c->t.answered) {
         rc = c->t.rc;
@@ -596,6 +584,7 @@ static void on_cancel(struct stk_task *task)
         return;
     }
     c->before = job->row.state;
+    ticket_hear(&c->t);
     ticket_add(&job->ended, &c->t);
     if (!job->settled)
         cancel_begin(job, CANCEL_USER);
@@ -610,7 +599,7 @@ int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, en
     *ret = (struct stk_job_row){ 0 };
     if (!c)
         return stk_fail(err, STK_NOT_FOUND, "no such job");
-    if (!ticket_call(&c->t, core->loop, timeout_ms)) {
+    if (!ticket_call(&c->t, core->loop, timeout_ms) && !ticket_wait_heard(&c->t)) {
         rc = stk_fail(err, STK_TIMEOUT, "the job is being cancelled");
     } else if (c->t.rc == 0) {
         *ret_before = c->before;
