@@ -177,7 +177,7 @@ void job_answer(struct job *job, struct ticket_list *list, const struct stk_err 
 void queue_add(struct job *job);
 void queue_remove(struct job *job);
 int queue_position(const struct job *job); /* of one that is queued: how many leave before it */
-bool queue_assign(struct job *job); /* to a free worker that fits, at once; false: it has to wait */
+bool queue_assign(struct job *job);        /* to a free worker that fits, at once; false: it has to wait */
 void queue_dispatch(struct context *ctx);
 
 /* ---- worker.c */

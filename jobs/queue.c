@@ -85,7 +85,7 @@ int queue_position(const struct job *job)
 
     if (!ctx->numbered) {
         TAILQ_FOREACH(next, &ctx->queue, link)
-            next->position = position++;
+        next->position = position++;
         ctx->numbered = true;
     }
     return job->position;

@@ -20,7 +20,7 @@ struct ticket {
     atomic_int refs;
     pthread_mutex_t lock; /* guards answered, and what the loop publishes early */
     pthread_cond_t cond;
-    bool heard;           /* the loop has looked at it; the answer may take its time */
+    bool heard; /* the loop has looked at it; the answer may take its time */
     bool answered;
     int rc; /* 0 or -1 with err */
     struct stk_err err;

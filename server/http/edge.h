@@ -26,7 +26,7 @@ struct stk_watchdog;
 /* One of each HTTP thread, which watches the call that the thread is in. */
 struct stk_watch {
     atomic_llong until_ms; /* 0: in none */
-    const struct mg_request_info *info;
+    const struct mg_connection *conn;
     bool sending;
     struct stk_watch *next, *next_due;
 };
@@ -38,7 +38,7 @@ void stk_watch_add(struct stk_watchdog *d, struct stk_watch *w);
 void stk_watch_remove(struct stk_watchdog *d, struct stk_watch *w);
 
 /* Around one mg_read() or mg_write() of the thread. true: it took too long and nothing can be read, or sent, any more. */
-void stk_watch_begin(struct stk_watch *w, const struct mg_request_info *info, bool sending, int64_t until_ms);
+void stk_watch_begin(struct stk_watch *w, const struct mg_connection *conn, bool sending, int64_t until_ms);
 bool stk_watch_end(struct stk_watch *w);
 
 /*
@@ -53,7 +53,7 @@ void stk_sockets_shut(const uint16_t *ports, size_t n);
  * Takes the socket of this request away from CivetWeb, which from here on has a duplicate of stand_in in its place and will
  * shut down and close that. By the thread of the request. -1: there is no descriptor left for it, and nothing has changed.
  */
-int stk_socket_take(const struct mg_request_info *info, int stand_in);
+int stk_socket_take(const struct mg_connection *conn, int stand_in);
 
 /* ---- streams.c: replies without a known end, on a thread of their own */
 

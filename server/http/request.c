@@ -140,7 +140,7 @@ static ssize_t read_some(struct stk_request *r, void *buf, size_t n, struct stk_
     bool cut;
     int got;
 
-    stk_watch_begin(r->watch, r->info, false,
+    stk_watch_begin(r->watch, r->conn, false,
                     stk_slow_until_ms(r->body_began_ms, began_ms, r->body_read, n, r->timeout_ms));
     got = mg_read(r->conn, buf, n);
     cut = stk_watch_end(r->watch);
@@ -203,7 +203,7 @@ bool stk_request_discard(struct stk_request *r, uint64_t max, int64_t max_ms)
 
         if (max < sizeof piece || stk_mono_ms() > until_ms)
             return false;
-        stk_watch_begin(r->watch, r->info, false, until_ms);
+        stk_watch_begin(r->watch, r->conn, false, until_ms);
         got = mg_read(r->conn, piece, sizeof piece);
         if (stk_watch_end(r->watch) || got < 0 || (got == 0 && !r->framing.chunked))
             return false;

@@ -80,8 +80,7 @@ static bool write_piece(struct sender *s, const char *bytes, size_t len)
     now_ms = stk_mono_ms();
     if (s->began_ms == 0)
         s->began_ms = now_ms;
-    stk_watch_begin(s->watch, mg_get_request_info(s->conn), true,
-                    stk_slow_until_ms(s->began_ms, now_ms, s->sent, len, s->timeout_ms));
+    stk_watch_begin(s->watch, s->conn, true, stk_slow_until_ms(s->began_ms, now_ms, s->sent, len, s->timeout_ms));
     n = mg_write(s->conn, bytes, len);
     s->sent += len;
     return !stk_watch_end(s->watch) && n == (int)len;
@@ -284,7 +283,7 @@ static bool give_stream_away(struct exchange *x)
     x->reply.chunked = strcmp(r->info->http_version, "1.1") == 0;
     w->out.len = 0;
     stk_reply_head(&x->reply, &w->out, http_date(w), "close");
-    fd = w->out.failed ? -1 : stk_socket_take(r->info, stk_streams_stand_in(streams));
+    fd = w->out.failed ? -1 : stk_socket_take(r->conn, stk_streams_stand_in(streams));
     if (fd < 0) {
         stk_streams_unreserve(streams);
         refuse_stream(x, "There is no descriptor or memory left for a stream.");
