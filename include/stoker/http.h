@@ -35,7 +35,7 @@ size_t stk_request_query_count(const struct stk_request *r);
 const char *stk_request_query_at(const struct stk_request *r, size_t i, const char **ret_value); /* returns the name */
 
 /*
- * The body. Reads up to n bytes: > 0 bytes read, 0 at the end, -1 with STK_LIMIT (longer than the route's limit), STK_TIMEOUT (the
+ * The body. Reads up to n bytes: > 0 bytes read, 0 at the end, -1 with STK_TOO_LARGE (longer than the route's limit), STK_TIMEOUT (the
  * client was too slow) or STK_INVALID (it ended early). A body that the handler leaves unread is dealt with by the edge.
  */
 ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_err *err);

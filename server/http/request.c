@@ -114,7 +114,7 @@ static void begin_body(struct stk_request *r)
 
 static int body_failed(struct stk_request *r, enum stk_code code, struct stk_err *err)
 {
-    if (code == STK_LIMIT)
+    if (code == STK_TOO_LARGE)
         stk_fail(&r->body_err, code, "The request content is longer than the limit of %llu bytes",
                  (unsigned long long)r->max_body);
     else if (code == STK_TIMEOUT)
@@ -169,7 +169,7 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
     if (!stk_request_body_pending(r) || n == 0)
         return 0;
     if (!r->framing.chunked && r->framing.length > r->max_body)
-        return body_failed(r, STK_LIMIT, err);
+        return body_failed(r, STK_TOO_LARGE, err);
     begin_body(r);
     if (n > left)
         n = (size_t)left;
@@ -177,7 +177,7 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
         n = r->piece;
     got = read_some(r, buf, n, err);
     if (got > 0 && r->body_read > r->max_body)
-        return body_failed(r, STK_LIMIT, err);
+        return body_failed(r, STK_TOO_LARGE, err);
     return got;
 }
 
