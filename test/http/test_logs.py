@@ -181,13 +181,16 @@ BAD = [
     ({"tail": "100000001"}, "'tail' must be a whole number of lines from 0 to 100000000, not '100000001'"),
     ({"tail": "1", "offset": "1"}, "'offset' and 'tail' exclude each other: both say where to begin"),
     ({"follow": "yes"}, "'follow' must be true or false, not 'yes'"),
+    ({"lines": "5"}, "there is no query parameter 'lines' here; there are: stream, attempt, offset, tail, follow"),
 ]
 
 
 def test_bad_input(server, context, app):
     job = server.run(context, app).json["jobId"]
     for query, message in BAD:
-        assert error_of(logs(server, job, **query)) == (400, "INVALID", message)
+        reply = logs(server, job, **query)
+        assert error_of(reply) == (400, "INVALID", message)
+        assert reply.json["error"]["field"] == next(iter(query))
     assert error_of(logs(server, job, attempt="2")) == (
         404,
         "NOT_FOUND",
@@ -201,7 +204,7 @@ def test_bad_input(server, context, app):
         assert error_of(server.get(path, **query)) == (
             400,
             "INVALID",
-            "'%s' is for the logs of jobs; a context has one log" % name,
+            "there is no query parameter '%s' here; there are: offset, tail, follow" % name,
         )
     assert error_of(server.get(path, tail="x"))[:2] == (400, "INVALID")
     assert error_of(server.get("/v1/contexts/nobody/logs"))[:2] == (404, "NOT_FOUND")
