@@ -17,8 +17,7 @@
 
 enum {
     RECENT = 1024, /* events that are kept worded */
-    PAGE = 256,    /* events in a read */
-    PAGES_A_PULL = 4,
+    PAGE = 256,    /* events in a read; a pull makes one at most for a follower who is behind */
     SILENCE_MS = 15000, /* then the client is told that we are there: proxies cut what is silent for half a minute */
     RETRY_MS = 1000,    /* a client that was cut comes back after this time */
     NAMES_MAX = 16,
@@ -353,11 +352,10 @@ static int offer_all(struct follower *f, struct out *out, struct stk_err *err)
         return 0;
     if (newest - f->at < RECENT && recent_update(f->core, newest, err) < 0)
         return -1;
-    for (int pages = 0; rc == 1 && f->at < newest && pages < PAGES_A_PULL;) {
+    for (bool paged = false; rc == 1 && f->at < newest && !paged;) {
         const struct worded *w = recent_find(f->at + 1);
 
-        if (!w)
-            pages++;
+        paged = !w;
         rc = w ? offer(f, &w->row, w->text, w->len, out, err) : offer_page(f, out, err);
     }
     if (rc == 1 && f->at < newest && out->len == 0)
