@@ -16,8 +16,8 @@
 #include <string.h>
 
 enum {
-    RECENT = 1024, /* events that are kept worded */
-    PAGE = 256,    /* events in a read; a pull makes one at most for a follower who is behind */
+    RECENT = 1024,      /* events that are kept worded */
+    PAGE = 256,         /* events in a read; a pull makes one at most for a follower who is behind */
     SILENCE_MS = 15000, /* then the client is told that we are there: proxies cut what is silent for half a minute */
     RETRY_MS = 1000,    /* a client that was cut comes back after this time */
     NAMES_MAX = 16,
