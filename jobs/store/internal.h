@@ -15,6 +15,8 @@
  *     blobs.c        blobs/, unpacked/, tmp/ and the thread that empties the trash
  *     readers.c      the reads of store.h
  *     job_list.c     of these, the one that lists jobs
+ *     events.c       those of events
+ *     unused.c       the one of versions that nobody needs
  *     metrics.c      what a scrape learns
  */
 #ifndef STOKER_STORE_INTERNAL_H
@@ -246,6 +248,7 @@ void stk_read_str(sqlite3_stmt *stmt, int i, char *to, size_t size); /* cut to i
 /* All rows of one kind, each of that size. fill() fills a zeroed row, also in part when it fails; done() releases one. */
 int stk_read_rows(struct stk_read *r, size_t size, int (*fill)(sqlite3_stmt *stmt, void *row, struct stk_err *err),
                   void (*done)(void *row), void **ret, size_t *ret_n, struct stk_err *err);
+int stk_read_damaged(struct stk_err *err); /* a row has a number that no version of this program has written: -1 */
 
 /* ---- commands */
 
@@ -380,7 +383,7 @@ int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_wor
 
 extern const struct stk_buckets stk_commit_times, stk_batch_sizes;
 
-/* ---- readers.c: before the writer's thread */
+/* ---- events.c: before the writer's thread */
 
 int stk_events_begin(struct stk_store *s, struct stk_err *err);
 

@@ -5,17 +5,6 @@
 
 /* ---- paths */
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 /* Decodes n bytes at from into *to and moves *to behind the NUL that ends them. Output is never longer than input. */
 static int decode(const char *from, size_t n, bool plus_is_space, char **to, struct stk_err *err)
 {
@@ -29,7 +18,7 @@ static int decode(const char *from, size_t n, bool plus_is_space, char **to, str
         } else if (from[i] != '%') {
             *out++ = from[i];
         } else {
-            if (i + 2 >= n || (high = hex_value(from[i + 1])) < 0 || (low = hex_value(from[i + 2])) < 0)
+            if (i + 2 >= n || (high = stk_hex_value(from[i + 1])) < 0 || (low = stk_hex_value(from[i + 2])) < 0)
                 return stk_fail(err, STK_INVALID, "a '%%' is not followed by two hexadecimal digits");
             *out++ = (char)(high << 4 | low);
             i += 2;

@@ -508,6 +508,12 @@ class Daemon(Client):
         self.wait_log(r'moved.*job=%s.*to=RUNNING' % job)
 
 
+def rss_anon(server):
+    """Bytes of memory that the server has for itself."""
+    with open("/proc/%d/status" % server.process.pid) as f:
+        return int(re.search(r"RssAnon:\s+(\d+) kB", f.read()).group(1)) << 10
+
+
 class Flags:
     """Files by which a job tells the test that it runs, and the test lets it go on."""
 
