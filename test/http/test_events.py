@@ -11,7 +11,7 @@ import urllib.parse
 import kit
 import pytest
 from kit import wait_for
-from test_logs import error_of, rss_anon, threads
+from test_logs import error_of, threads
 
 class Events(kit.Stream):
     """A client as the rules of server-sent events have it, except that it notes the numbers it has come by."""
@@ -456,7 +456,7 @@ def test_a_slow_follower_slows_nobody_and_misses_nothing(daemon):
     add_events(server, 100000)
     server.start()
     context = server.create()
-    before = rss_anon(server)
+    before = kit.rss_anon(server)
     deaf = [Events(server, since=0, read=False) for _ in range(20)]
     quick = follow(server)
     job = server.run(context, app).json["jobId"]
@@ -465,7 +465,7 @@ def test_a_slow_follower_slows_nobody_and_misses_nothing(daemon):
     deaf[0].start()
     wait_for(lambda: deaf[0].data.endswith(b"\n\n") and b"\nid: %d\n" % newest in deaf[0].data, "all of it", 60)
     assert [id for id, _, _ in deaf[0].events] == table(server)
-    assert rss_anon(server) - before < (16 << 20) or kit.REPORTS
+    assert kit.rss_anon(server) - before < (16 << 20) or kit.REPORTS
     for one in (quick, *deaf):
         one.close()
 
