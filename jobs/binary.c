@@ -58,7 +58,7 @@ int stk_upload_write(struct stk_upload *up, const void *bytes, size_t n, struct 
 {
     up->bytes += n;
     if (up->bytes > up->core->o.max_upload_bytes)
-        return stk_fail(err, STK_LIMIT, "the binary is larger than %llu bytes, the limit 'max-upload'",
+        return stk_fail(err, STK_TOO_LARGE, "the binary is larger than %llu bytes, the limit 'max-upload'",
                         (unsigned long long)up->core->o.max_upload_bytes);
     if (disk_check(up->core, err) < 0) /* a long one must not eat what the work that goes on needs */
         return -1;

@@ -103,8 +103,12 @@ void context_move(struct context *ctx, enum stk_context_state to)
 
     assert(stk_context_may_move(from, to));
     ctx->row.state = to;
-    if (stk_context_is_final(to))
+    if (stk_context_is_final(to)) {
         ctx->row.ended_us = stk_wall_us();
+        meter_add(&ctx->core->meters.contexts_ended[to]);
+    }
+    if (to == STK_CONTEXT_RUNNING && ctx->launched_ms)
+        stk_histogram_observe(&ctx->core->meters.context_start_us, (stk_mono_ms() - ctx->launched_ms) * 1000);
     stk_info("context", "moved", "context", ctx->row.id, "name", stk_text_data(ctx->row.name), "from",
              stk_context_state_name(from), "to", stk_context_state_name(to));
     write_down(ctx);
@@ -539,6 +543,7 @@ void context_launch_or_end(struct context *ctx)
 
     if (!ctx->ending)
         context_phase(ctx, "starting python");
+    ctx->launched_ms = stk_mono_ms();
     if (!ctx->ending && context_launch(ctx, &err) < 0)
         context_end(ctx, STK_CONTEXT_FAILED, failure_text("CONTEXT_FAILED", NULL, NULL, "%s", err.msg), true);
 }

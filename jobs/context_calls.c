@@ -290,6 +290,7 @@ static void on_delete(struct stk_task *task)
         ticket_answer(&d->t, &err);
         return;
     }
+    ticket_hear(&d->t);
     ticket_add(&ctx->stoppers, &d->t);
     context_end(ctx, STK_CONTEXT_STOPPED, NULL, d->force);
 }
@@ -306,7 +307,7 @@ int stk_context_delete(struct stk_core *core, const char *name, bool force, int6
     ticket_init(&d->t, on_delete, free_delete);
     d->core = core;
     d->force = force;
-    if (ticket_call(&d->t, core->loop, timeout_ms)) {
+    if (ticket_call(&d->t, core->loop, timeout_ms) || ticket_wait_heard(&d->t)) {
         rc = d->t.rc;
         if (rc < 0 && err)
             *err = d->t.err;

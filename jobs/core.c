@@ -58,9 +58,12 @@ static void on_reap(void *arg)
 }
 
 /* A job's end and the next job's start are queued in one turn: they go into one commit, and wake the worker once. */
-static void on_turn(void *store)
+static void on_turn(void *arg)
 {
-    stk_store_flush(store);
+    struct stk_core *core = arg;
+
+    stk_store_flush(core->store);
+    status_publish(core);
 }
 
 struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, const struct stk_core_options *options,
@@ -79,6 +82,7 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
     core->loop = loop;
     core->store = store;
     core->o = *options;
+    meters_init(&core->meters);
     runner.events.arg = core;
     core->runner = stk_runner_new(loop, &runner, err);
     core->reaper = core->runner ? stk_timer_new(loop, on_reap, core) : NULL;
@@ -88,7 +92,7 @@ struct stk_core *stk_core_new(struct stk_loop *loop, struct stk_store *store, co
         return NULL;
     }
     stk_timer_set(core->reaper, REAP_EVERY_MS);
-    stk_loop_on_turn(loop, on_turn, store);
+    stk_loop_on_turn(loop, on_turn, core);
     return core;
 }
 
@@ -169,5 +173,6 @@ void stk_core_free(struct stk_core *core)
     class_data_free(core->class_data);
     stk_timer_free(core->reaper);
     stk_runner_free(core->runner);
+    meters_done(&core->meters);
     free(core);
 }

@@ -68,7 +68,7 @@ int stk_data_upload_write(struct stk_data_upload *up, const void *bytes, size_t 
 {
     up->bytes += n;
     if (up->bytes > up->core->o.max_upload_bytes)
-        return stk_fail(err, STK_LIMIT, "the file is larger than %llu bytes, the limit 'max-upload'",
+        return stk_fail(err, STK_TOO_LARGE, "the file is larger than %llu bytes, the limit 'max-upload'",
                         (unsigned long long)up->core->o.max_upload_bytes);
     if (disk_check(up->core, err) < 0)
         return -1;

@@ -33,10 +33,25 @@ struct job *job_new(struct stk_core *core, struct context *ctx)
         return NULL;
     job->core = core;
     job->context = ctx;
+    job->tallied = -1;
     STAILQ_INIT(&job->accepted);
     STAILQ_INIT(&job->ended);
     ctx->n_jobs++;
     return job;
+}
+
+static void tally_as(struct job *job, int state)
+{
+    if (job->tallied >= 0)
+        job->core->tally[job->tallied]--;
+    job->tallied = state;
+    if (state >= 0)
+        job->core->tally[state]++;
+}
+
+void job_tally(struct job *job)
+{
+    tally_as(job, job->abandoned || stk_job_is_final(job->row.state) ? -1 : (int)job->row.state);
 }
 
 void job_free(struct job *job)
@@ -47,6 +62,7 @@ void job_free(struct job *job)
     if (HASH_COUNT(job->core->jobs) && find(job->core, job->row.id) == job)
         HASH_DEL(job->core->jobs, job);
     progress_forget(job);
+    tally_as(job, -1);
     stk_job_row_done(&job->row);
     json_decref(job->outcome);
     json_decref(job->receipt);
@@ -112,6 +128,7 @@ void job_move(struct job *job, enum stk_job_state to)
 
     assert(stk_job_may_move(from, to));
     job->row.state = to;
+    job_tally(job);
     stk_log(to == STK_JOB_RUNNING ? STK_LOG_DEBUG : STK_LOG_INFO, "job", "moved", "job", job->row.id, "from",
             stk_job_state_name(from), "to", stk_job_state_name(to), "worker",
             job->row.worker.process[0] ? job->row.worker.process : NULL, NULL);
@@ -186,6 +203,7 @@ void job_settle(struct job *job, enum stk_job_state to, struct stk_text *error_t
     if (!job->row.ended_us)
         job->row.ended_us = stk_wall_us();
     job_move(job, to);
+    meter_job_ended(&job->core->meters, &job->row);
 }
 
 static struct stk_text *text_field(json_t *object, const char *key)

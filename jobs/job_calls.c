@@ -8,7 +8,6 @@
 #include <string.h>
 
 enum {
-    ACCEPT_MS = 5000,              /* for a job to be recorded */
     CLASS_MAX = 1024,              /* bytes: lists of jobs have it */
     CONFIG_ESCAPED_MAX = 63 << 20, /* a `run` has at most 64 MiB */
 };
@@ -66,7 +65,7 @@ static void publish(struct call *c, const struct stk_job_row *row)
     pthread_mutex_lock(&c->t.lock);
     stk_job_row_done(&c->row);
     copy_row(&c->row, row);
-    pthread_cond_signal(&c->t.cond); /* a caller whose time is over may wait for just this */
+    ticket_hear_locked(&c->t); /* a caller whose time is over may wait for just this */
     pthread_mutex_unlock(&c->t.lock);
 }
 
@@ -111,6 +110,7 @@ static void on_submitted(void *arg, const struct stk_err *err)
         queue_remove(job);
         job_release(job);
         job->abandoned = true;
+        job_tally(job);
         if (job->commits == 0)
             job_free(job);
         queue_dispatch(ctx);
@@ -201,6 +201,8 @@ static void on_submit(struct stk_task *task)
         return;
     }
     job->commits++;
+    job_tally(job);
+    meter_add(&job->core->meters.submitted);
     if (job->row.state == STK_JOB_QUEUED)
         job_set_clock(job);
     if (c->wait == STK_WAIT_FINAL)
@@ -336,17 +338,6 @@ static struct call *submit_new(struct stk_core *core, const struct stk_job_spec 
     return NULL;
 }
 
-/* However short the caller's time is: who does not learn the id would start the job again. */
-static void wait_for_record(struct call *c)
-{
-    struct timespec deadline = stk_mono_deadline(ACCEPT_MS);
-
-    pthread_mutex_lock(&c->t.lock);
-    while (!c->row.submitted_us && !c->t.answered && pthread_cond_timedwait(&c->t.cond, &c->t.lock, &deadline) == 0)
-        ;
-    pthread_mutex_unlock(&c->t.lock);
-}
-
 static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct stk_text *fingerprint,
                   enum stk_job_wait wait, int64_t timeout_ms, struct stk_job_row *ret, struct stk_err *err)
 {
@@ -370,7 +361,7 @@ static int submit(struct stk_core *core, const struct stk_job_spec *spec, struct
     }
     c->wait = wait;
     if (!ticket_call(&c->t, core->loop, timeout_ms))
-        wait_for_record(c);
+        ticket_wait_heard(&c->t); /* recorded: who does not learn the id would start the job again */
     pthread_mutex_lock(&c->t.lock);
     if (c->t.answered) {
         rc = c->t.rc;
@@ -526,20 +517,6 @@ static void free_look(struct ticket *t)
     free(t);
 }
 
-static int position_of(const struct job *job)
-{
-    const struct job *first;
-    int position = 0;
-
-    TAILQ_FOREACH(first, &job->context->queue, link)
-    {
-        if (first == job)
-            break;
-        position++;
-    }
-    return position;
-}
-
 static void on_look(struct stk_task *task)
 {
     struct look *l = (struct look *)task;
@@ -548,7 +525,7 @@ static void on_look(struct stk_task *task)
         const struct job *job = job_find(l->core, l->at[i].id);
 
         l->at[i].runs = job && job->row.state == STK_JOB_RUNNING;
-        l->at[i].position = job && job->queued ? position_of(job) : -1;
+        l->at[i].position = job && job->queued ? queue_position(job) : -1;
     }
     ticket_answer(&l->t, NULL);
 }
@@ -604,6 +581,7 @@ static void on_cancel(struct stk_task *task)
         return;
     }
     c->before = job->row.state;
+    ticket_hear(&c->t);
     ticket_add(&job->ended, &c->t);
     if (!job->settled)
         cancel_begin(job, CANCEL_USER);
@@ -618,7 +596,7 @@ int stk_job_cancel(struct stk_core *core, const char *id, int64_t timeout_ms, en
     *ret = (struct stk_job_row){ 0 };
     if (!c)
         return stk_fail(err, STK_NOT_FOUND, "no such job");
-    if (!ticket_call(&c->t, core->loop, timeout_ms)) {
+    if (!ticket_call(&c->t, core->loop, timeout_ms) && !ticket_wait_heard(&c->t)) {
         rc = stk_fail(err, STK_TIMEOUT, "the job is being cancelled");
     } else if (c->t.rc == 0) {
         *ret_before = c->before;

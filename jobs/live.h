@@ -9,6 +9,7 @@
 #ifndef STOKER_JOBS_LIVE_H
 #define STOKER_JOBS_LIVE_H
 
+#include "meters.h"
 #include "ticket.h"
 
 #include "stoker/buf.h"
@@ -71,9 +72,11 @@ struct job {
     bool counted;     /* in its worker's unrecorded */
     bool settled;     /* its final row is on the way to the store */
     bool abandoned;   /* it could not be recorded: nobody knows it, it is freed when the store has answered */
+    int tallied;      /* the state under which the core counts it; -1: it does not */
     bool ack_exit;    /* its worker's end is acknowledged to the zygote after its last row */
     int commits;      /* store commands not answered yet */
     uint64_t arrival; /* order in the queue among equals */
+    int position;     /* in the queue, while context->numbered */
     struct ticket_list accepted, ended; /* who waits for which */
     struct stk_timer *clock;            /* of its queue or run time-out; NULL: it has none */
     /* cancel */
@@ -101,6 +104,7 @@ struct context {
     int n_workers;
     struct job_queue queue;
     int n_queued;
+    bool numbered;            /* jobs in the queue know their positions */
     int n_arriving;           /* jobs that will be queued when their first row is committed */
     int busy;                 /* slots taken: jobs that are in a worker's hand */
     int n_jobs;               /* jobs that refer to this context */
@@ -112,6 +116,7 @@ struct context {
     struct stk_job_terms terms;           /* of its jobs that do not say */
     int64_t idle_timeout_ms, lifetime_ms; /* 0: none */
     int64_t idle_since_ms;                /* monotonic; the end of its last job */
+    int64_t launched_ms;                  /* monotonic; by this server; 0: it was not */
     json_t *phases;                       /* of its start, so far: array of {phase, ms} */
     struct stk_timer *clock;              /* of the two */
     struct {
@@ -142,6 +147,8 @@ struct stk_core {
     struct context *contexts; /* by id */
     struct job *jobs;         /* by id */
     int n_contexts;
+    int tally[STK_JOB_STATES]; /* jobs that have not ended, by state */
+    struct meters meters;
     struct stk_text *warm_spec;   /* of the contexts that are kept warm; NULL: none are */
     struct stk_timer *warm_timer; /* to look whether one is missing */
     uint64_t arrivals;            /* jobs that came, for their order */
@@ -170,6 +177,7 @@ void job_detach(struct job *job);                    /* its worker is gone; the 
 void job_take(struct job *job, struct worker *w);    /* puts it in a worker's hand and takes a slot */
 void job_requeue(struct job *job);                   /* not run after all: back to its place in the queue */
 void job_set_clock(struct job *job);                 /* of its queue or its run time, by its state */
+void job_tally(struct job *job); /* puts it among its like in core->tally: whenever its state has changed */
 
 /* ---- result.c: files of results */
 
@@ -186,7 +194,8 @@ void job_answer(struct job *job, struct ticket_list *list, const struct stk_err 
 
 void queue_add(struct job *job);
 void queue_remove(struct job *job);
-bool queue_assign(struct job *job); /* to a free worker that fits, at once; false: it has to wait */
+int queue_position(const struct job *job); /* of one that is queued: how many leave before it */
+bool queue_assign(struct job *job);        /* to a free worker that fits, at once; false: it has to wait */
 void queue_dispatch(struct context *ctx);
 
 /* ---- worker.c */
@@ -289,6 +298,10 @@ int disk_check(struct stk_core *core, struct stk_err *err);
 
 void contexts_sweep(struct stk_core *core, time_t older_than_s);
 /* a folder is made before its context is known */ /* directories of contexts that are gone */
+
+/* ---- status.c */
+
+void status_publish(struct stk_core *core); /* for scrapes */
 
 /* ---- core.c */
 

@@ -62,7 +62,8 @@ void queue_add(struct job *job)
     else
         TAILQ_INSERT_HEAD(&ctx->queue, job, link);
     job->queued = true;
-    ctx->n_queued++;
+    job->position = ctx->n_queued++;
+    ctx->numbered = ctx->numbered && !TAILQ_NEXT(job, link);
 }
 
 void queue_remove(struct job *job)
@@ -72,6 +73,22 @@ void queue_remove(struct job *job)
     TAILQ_REMOVE(&job->context->queue, job, link);
     job->queued = false;
     job->context->n_queued--;
+    job->context->numbered = false;
+}
+
+/* Whoever asks for one often asks for a thousand: one walk serves them all, until something leaves or pushes in. */
+int queue_position(const struct job *job)
+{
+    struct context *ctx = job->context;
+    struct job *next;
+    int position = 0;
+
+    if (!ctx->numbered) {
+        TAILQ_FOREACH(next, &ctx->queue, link)
+        next->position = position++;
+        ctx->numbered = true;
+    }
+    return job->position;
 }
 
 static void assign(struct job *job, struct worker *w)
@@ -81,6 +98,7 @@ static void assign(struct job *job, struct worker *w)
     job->row.worker = w->p.id;
     job->row.attempt++;
     job->row.started_us = stk_wall_us();
+    meter_job_started(&job->core->meters, &job->row);
     if (!w->set)
         w->set = stk_text_ref(job->row.set);
     w->isolated = job->row.terms.isolated > 0;

@@ -54,6 +54,7 @@ static void settle_stray(struct stk_core *core, struct stk_job_row *row)
                               stk_text_data(row->context_name));
     row->ended_us = row->started_us ? row->started_us : row->submitted_us;
     stk_store_job_moved(core->store, row, NULL, NULL, NULL);
+    meter_job_ended(&core->meters, row);
 }
 
 /*
@@ -85,6 +86,7 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     job->row = *row_take;
     *row_take = (struct stk_job_row){ 0 };
     HASH_ADD_STR(core->jobs, row.id, job);
+    job_tally(job);
     job->arrival = ++core->arrivals;
     if (job->row.state == STK_JOB_QUEUED) {
         queue_add(job);
@@ -108,6 +110,7 @@ static int adopt_job(struct stk_core *core, struct stk_job_row *row_take, struct
     job->sent = true; /* perhaps; its worker's hello tells */
     if (job->row.state == STK_JOB_STARTING || job->row.state == STK_JOB_RUNNING) {
         job->row.state = STK_JOB_RUNNING;
+        job_tally(job);
         job_set_clock(job);
     }
     return 0;

@@ -12,15 +12,14 @@ static void free_ask(struct ticket *t)
     free(t);
 }
 
-static void on_ask(struct stk_task *task)
+/* Of what is alive. Contexts are few; jobs may be many, and were counted as they came. */
+static struct stk_status look(struct stk_core *core)
 {
-    struct ask *a = (struct ask *)task;
-    struct stk_status *s = &a->status;
+    struct stk_status status = { .stopping = core->stopping, .max_contexts = core->o.max_contexts }, *s = &status;
 
-    s->stopping = a->core->stopping;
-    for (const struct job *job = a->core->jobs; job; job = job->hh.next)
-        s->jobs[job->row.state] += !stk_job_is_final(job->row.state) && !job->abandoned;
-    for (const struct context *ctx = a->core->contexts; ctx; ctx = ctx->hh.next) {
+    for (int i = 0; i < STK_JOB_STATES; i++)
+        s->jobs[i] = core->tally[i];
+    for (const struct context *ctx = core->contexts; ctx; ctx = ctx->hh.next) {
         if (stk_context_is_final(ctx->row.state))
             continue;
         if (warm_is(ctx)) {
@@ -33,7 +32,22 @@ static void on_ask(struct stk_task *task)
         s->slots += ctx->row.max_jobs;
         s->busy_slots += ctx->busy;
     }
+    return status;
+}
+
+static void on_ask(struct stk_task *task)
+{
+    struct ask *a = (struct ask *)task;
+
+    a->status = look(a->core);
     ticket_answer(&a->t, NULL);
+}
+
+void status_publish(struct stk_core *core)
+{
+    struct stk_status status = look(core);
+
+    meter_publish(&core->meters, &status);
 }
 
 int stk_core_status(struct stk_core *core, struct stk_status *ret, struct stk_err *err)
@@ -60,7 +74,6 @@ int stk_core_status(struct stk_core *core, struct stk_status *ret, struct stk_er
         return -1;
     for (int i = 0; i < STK_JOB_STATES; i++)
         status.jobs[i] += ended[i];
-    status.max_contexts = core->o.max_contexts;
     disk_status(core, &status);
     *ret = status;
     return 0;

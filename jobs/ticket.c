@@ -13,7 +13,7 @@ void ticket_init(struct ticket *t, void (*run)(struct stk_task *task), void (*fr
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&t->cond, &attr);
     pthread_condattr_destroy(&attr);
-    t->answered = false;
+    t->heard = t->answered = false;
     t->rc = 0;
     t->err = (struct stk_err){ 0 };
     t->free = free;
@@ -40,6 +40,33 @@ bool ticket_call(struct ticket *t, struct stk_loop *loop, int64_t timeout_ms)
     answered = t->answered;
     pthread_mutex_unlock(&t->lock);
     return answered;
+}
+
+bool ticket_wait_heard(struct ticket *t)
+{
+    enum { HEAR_MS = 5000 }; /* for the loop to look, and for a job to be recorded */
+    struct timespec deadline = stk_mono_deadline(HEAR_MS);
+    bool answered;
+
+    pthread_mutex_lock(&t->lock);
+    while (!t->heard && !t->answered && pthread_cond_timedwait(&t->cond, &t->lock, &deadline) == 0)
+        ;
+    answered = t->answered;
+    pthread_mutex_unlock(&t->lock);
+    return answered;
+}
+
+void ticket_hear_locked(struct ticket *t)
+{
+    t->heard = true;
+    pthread_cond_signal(&t->cond);
+}
+
+void ticket_hear(struct ticket *t)
+{
+    pthread_mutex_lock(&t->lock);
+    ticket_hear_locked(t);
+    pthread_mutex_unlock(&t->lock);
 }
 
 void ticket_answer(struct ticket *t, const struct stk_err *err)

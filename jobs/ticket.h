@@ -20,6 +20,7 @@ struct ticket {
     atomic_int refs;
     pthread_mutex_t lock; /* guards answered, and what the loop publishes early */
     pthread_cond_t cond;
+    bool heard; /* the loop has looked at it; the answer may take its time */
     bool answered;
     int rc; /* 0 or -1 with err */
     struct stk_err err;
@@ -34,6 +35,16 @@ void ticket_init(struct ticket *t, void (*run)(struct stk_task *task), void (*fr
 /* Caller: posts and waits. true: answered, read rc and err. false: the deadline passed. Then ticket_unref(). timeout_ms < 0: no limit. */
 bool ticket_call(struct ticket *t, struct stk_loop *loop, int64_t timeout_ms);
 void ticket_unref(struct ticket *t);
+
+/*
+ * Caller, when its time is over: waits all the same until the loop has looked, since only the loop knows what is alive, and what it does not
+ * know is answered at once. As ticket_call().
+ */
+bool ticket_wait_heard(struct ticket *t);
+
+/* Loop: what the caller has asked for is on its way, or a part of the answer is there. Under the lock: ticket_hear_locked(). */
+void ticket_hear(struct ticket *t);
+void ticket_hear_locked(struct ticket *t);
 
 /* Loop: behind those that wait already, of whom it drops those that have stopped waiting. */
 void ticket_add(struct ticket_list *list, struct ticket *t);

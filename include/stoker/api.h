@@ -95,7 +95,7 @@ void stk_settings_start_contexts(struct stk_core *core, const struct stk_api_opt
 
 /* By the media type of a Content-Type header, its parameters aside. -1: not one we take. */
 int stk_media_type_find(const char *media, enum stk_binary_type *ret);
-/* The body of a request into an upload. STK_INVALID: no zip archive (with this text, which is Spark Job Server's); STK_LIMIT: too long; STK_TIMEOUT: too slow. */
+/* The body of a request into an upload. STK_INVALID: no zip archive (with this text, which is Spark Job Server's); STK_TOO_LARGE; STK_TIMEOUT: too slow. */
 #define STK_NO_ARCHIVE "Binary is not of the right format"
 int stk_upload_receive(struct stk_request *r, struct stk_upload *up, struct stk_err *err);
 

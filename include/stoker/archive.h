@@ -20,7 +20,7 @@ extern const struct stk_archive_limits stk_archive_default_limits; /* 100,000; 4
  * Reads the whole archive at path and unpacks its files below the directory dir_fd (which is empty). STK_INVALID with the entry
  * and what is wrong with it: not a zip, or an empty one, truncated, CRC error, an absolute path, "..", an empty, over-long or
  * too deep path, a name that is not UTF-8 or holds control characters or backslashes, a link, the same file twice, encrypted.
- * STK_LIMIT: past a limit, named. STK_FULL. What was unpacked so far is the caller's to remove. After 0 all of it is on the disk
+ * STK_TOO_LARGE: past a limit, named. STK_FULL. What was unpacked so far is the caller's to remove. After 0 all of it is on the disk
  * (syncfs), as is the archive if it lies on the same file system. Files get mode 0644, folders 0755; times and owners are not
  * restored.
  */

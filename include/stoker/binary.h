@@ -29,7 +29,7 @@ void stk_binary_rows_free(struct stk_binary_row *rows, size_t n);
 /*
  * An upload: open, write the body as it comes (streamed to disk, hashed on the way), then commit or abort. One thread.
  * commit checks the archive (is it a zip, within limits, no absolute path, "..", link or special file), unpacks it, records it
- * and frees the upload; it is durable then. STK_INVALID: not a well-formed archive, or a hostile one; STK_LIMIT: larger than allowed;
+ * and frees the upload; it is durable then. STK_INVALID: not a well-formed archive, or a hostile one; STK_TOO_LARGE: it is; STK_LIMIT: the store is busy;
  * STK_FULL: no space. After -1 nothing of it is left; the version before, if any, is untouched.
  */
 struct stk_upload;

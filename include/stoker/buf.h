@@ -60,6 +60,8 @@ const char *stk_uuid(char buf[STK_UUID_MAX]);
 /* n random bytes as 2n hex digits and a NUL. */
 void stk_random_hex(char *buf, size_t n);
 
+int stk_hex_value(char c); /* of a hexadecimal digit of either case; -1: it is none */
+
 /* ---- descriptors */
 
 int stk_write_all(int fd, const void *bytes, size_t n); /* 0, or -1 with errno: a part may have been written */

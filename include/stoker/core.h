@@ -74,6 +74,13 @@ struct stk_status {
 int stk_core_status(struct stk_core *core, struct stk_status *ret, struct stk_err *err); /* any thread but the loop */
 
 /*
+ * Writes what a scrape wants to know of jobs, contexts, slots, the disk and the store. Any thread but the loop, which is not asked for
+ * anything: its numbers are those of the end of its last turn.
+ */
+struct stk_metrics;
+int stk_core_metrics(struct stk_core *core, struct stk_metrics *m, struct stk_err *err);
+
+/*
  * Ends the service, loop thread. leave_contexts false: contexts are stopped, running jobs end with SERVER_STOPPED, what has not started stays
  * QUEUED and its context is started again next time; true: everything is left alive for the next server. New commands are refused from
  * here on. stopped() is called, once, on the loop, when nothing is left to do (at most stop_grace_ms and a few seconds later), with whether

@@ -16,7 +16,7 @@ struct stk_core;
 /*
  * An upload: open, write the body as it comes, then commit or abort. commit gives the file the name
  * "<prefix>-<local time>.dat", makes it durable and returns its absolute path (free() it); the upload is freed either way.
- * STK_INVALID: the prefix is no name for a file; STK_LIMIT: longer than 'max-upload'; STK_FULL: no space. After a failure nothing of
+ * STK_INVALID: the prefix is no name for a file; STK_TOO_LARGE: longer than 'max-upload'; STK_FULL: no space. After a failure nothing of
  * it is left.
  */
 struct stk_data_upload;

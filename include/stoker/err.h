@@ -16,6 +16,7 @@ enum stk_code {
     STK_NOT_FOUND, /* no such thing */
     STK_CONFLICT,  /* the thing is in another state than the request needs */
     STK_LIMIT,     /* a limit is reached; the same request may succeed later */
+    STK_TOO_LARGE, /* more than is ever taken */
     STK_TIMEOUT,   /* not known within the caller's deadline; the work goes on */
     STK_RUNNER,    /* a runner process or Spark failed */
     STK_FULL,      /* the disk is full; nothing was kept */

@@ -36,7 +36,7 @@ size_t stk_request_query_count(const struct stk_request *r);
 const char *stk_request_query_at(const struct stk_request *r, size_t i, const char **ret_value); /* returns the name */
 
 /*
- * The body. Reads up to n bytes: > 0 bytes read, 0 at the end, -1 with STK_LIMIT (longer than the route's limit), STK_TIMEOUT (the
+ * The body. Reads up to n bytes: > 0 bytes read, 0 at the end, -1 with STK_TOO_LARGE (longer than the route's limit), STK_TIMEOUT (the
  * client was too slow) or STK_INVALID (it ended early). A body that the handler leaves unread is dealt with by the edge.
  */
 ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_err *err);
@@ -48,6 +48,10 @@ int stk_request_read_all(struct stk_request *r, struct stk_buf *ret, struct stk_
  */
 bool stk_request_wait_begin(struct stk_request *r);
 void stk_request_wait_end(struct stk_request *r);
+
+/* Writes what a scrape wants to know of the server that has this request: what it has answered, by route, and what is under way. */
+struct stk_metrics;
+void stk_request_metrics(struct stk_request *r, struct stk_metrics *m);
 
 /* ---- reply: 200 with an empty body unless the handler says otherwise */
 

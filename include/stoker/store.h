@@ -213,6 +213,10 @@ int stk_store_event_list(struct stk_store *s, int64_t after, size_t limit, struc
                          struct stk_err *err);
 int stk_store_event_before(struct stk_store *s, int64_t wall_us, int64_t *ret, struct stk_err *err);
 
+/* Writes what a scrape wants to know: commits, how long they take and how much they hold, what waits, files. Any thread. */
+struct stk_metrics;
+void stk_store_metrics(struct stk_store *s, struct stk_metrics *m);
+
 /* ---- for the start of the server: everything that is not final, with configs and specs, oldest first */
 
 int stk_store_live_contexts(struct stk_store *s, struct stk_context_row **ret, size_t *ret_n, struct stk_err *err);

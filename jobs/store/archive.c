@@ -174,7 +174,7 @@ static int write_data(struct unpack *u, int fd, struct stk_err *err)
         if (offset != expected)
             return stk_fail(err, STK_INVALID, "it has holes");
         if (n > u->limits->max_unpacked_bytes - u->bytes)
-            return stk_fail(err, STK_LIMIT, "the archive unpacks to more than %llu bytes",
+            return stk_fail(err, STK_TOO_LARGE, "the archive unpacks to more than %llu bytes",
                             (unsigned long long)u->limits->max_unpacked_bytes);
         u->bytes += n;
         expected += (la_int64_t)n;
@@ -260,7 +260,7 @@ static int count_entries(int fd, uint64_t max, struct stk_err *err)
         for (char *p = buf; (p = memmem(p, have - (size_t)(p - buf), signature, sizeof signature));
              p += sizeof signature) {
             if (++found > max)
-                return stk_fail(err, STK_LIMIT, "the archive has more than %llu entries", (unsigned long long)max);
+                return stk_fail(err, STK_TOO_LARGE, "the archive has more than %llu entries", (unsigned long long)max);
         }
         kept = have < sizeof signature - 1 ? have : sizeof signature - 1;
         memmove(buf, buf + have - kept, kept);
@@ -288,7 +288,7 @@ static int unpack_all(struct unpack *u, struct stk_err *err)
     while ((rc = archive_read_next_header(u->archive, &entry)) == ARCHIVE_OK || rc == ARCHIVE_WARN) {
         u->entries++;
         if (u->entries > u->limits->max_entries)
-            return stk_fail(err, STK_LIMIT, "the archive has more than %llu entries",
+            return stk_fail(err, STK_TOO_LARGE, "the archive has more than %llu entries",
                             (unsigned long long)u->limits->max_entries);
         /* A warning is a name that is not UTF-8, or two headers that contradict each other. */
         if (rc == ARCHIVE_WARN) {

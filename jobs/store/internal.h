@@ -15,15 +15,21 @@
  *     blobs.c        blobs/, unpacked/, tmp/ and the thread that empties the trash
  *     readers.c      the reads of store.h
  *     job_list.c     of these, the one that lists jobs
+ *     events.c       those of events
+ *     unused.c       the one of versions that nobody needs
+ *     metrics.c      what a scrape learns
  */
 #ifndef STOKER_STORE_INTERNAL_H
 #define STOKER_STORE_INTERNAL_H
 
+#include "stoker/metrics.h"
 #include "stoker/store.h"
 
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
+
+#define STK_DATABASE "stoker.db" /* in the state directory; -wal and -shm beside it */
 
 /* ---- statements */
 
@@ -242,6 +248,7 @@ void stk_read_str(sqlite3_stmt *stmt, int i, char *to, size_t size); /* cut to i
 /* All rows of one kind, each of that size. fill() fills a zeroed row, also in part when it fails; done() releases one. */
 int stk_read_rows(struct stk_read *r, size_t size, int (*fill)(sqlite3_stmt *stmt, void *row, struct stk_err *err),
                   void (*done)(void *row), void **ret, size_t *ret_n, struct stk_err *err);
+int stk_read_damaged(struct stk_err *err); /* a row has a number that no version of this program has written: -1 */
 
 /* ---- commands */
 
@@ -343,6 +350,7 @@ struct stk_store {
     bool trash_runs;
 
     atomic_uint_fast64_t commits, commands;
+    struct stk_histogram commit_us, batch; /* how long a transaction took, how many commands it had */
 
     pthread_mutex_t counts_lock; /* guards counts, counted_until_us */
     int64_t counts[STK_JOB_STATES];
@@ -373,7 +381,11 @@ void stk_writer_stop(struct stk_store *s); /* when all that is queued was answer
 /* Takes cmd. new_work: refused with STK_LIMIT when the queue is full; -1 frees it. */
 int stk_writer_queue_take(struct stk_store *s, struct stk_cmd *cmd, bool new_work, struct stk_err *err);
 
-/* ---- readers.c: before the writer's thread */
+/* ---- metrics.c */
+
+extern const struct stk_buckets stk_commit_times, stk_batch_sizes;
+
+/* ---- events.c: before the writer's thread */
 
 int stk_events_begin(struct stk_store *s, struct stk_err *err);
 

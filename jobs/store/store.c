@@ -7,23 +7,21 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define DATABASE "stoker.db"
-
 static int open_database(struct stk_store *s, struct stk_err *err)
 {
     stk_auto_buf path = { 0 };
     int fd;
 
-    stk_buf_printf(&path, "%s/" DATABASE, s->dir);
+    stk_buf_printf(&path, "%s/" STK_DATABASE, s->dir);
     if (path.failed)
         return stk_fail(err, STK_INTERNAL, "out of memory");
     /* Made here for its mode, which -wal and -shm then take over. */
-    fd = openat(s->options.dir_fd, DATABASE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    fd = openat(s->options.dir_fd, STK_DATABASE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return stk_fail_sys(err, errno, "open %s", path.data);
     close(fd); /* before SQLite opens it: closing later would drop SQLite's locks */
 
-    if (stk_wal_check(s, DATABASE "-wal", DATABASE "-shm", err) < 0)
+    if (stk_wal_check(s, STK_DATABASE "-wal", STK_DATABASE "-shm", err) < 0)
         return -1;
     if (stk_db_open(&s->writer, path.data, STK_DB_WRITER, err) < 0 || stk_db_migrate(&s->writer, path.data, err) < 0 ||
         stk_home_check(s, err) < 0)
@@ -62,6 +60,8 @@ static void init_threads_state(struct stk_store *s)
     pthread_cond_init(&s->trash_cond, &monotonic);
     pthread_condattr_destroy(&monotonic);
     s->last = &s->first;
+    s->commit_us.buckets = &stk_commit_times;
+    s->batch.buckets = &stk_batch_sizes;
 }
 
 struct stk_store *stk_store_open(const struct stk_store_options *options, struct stk_err *err)

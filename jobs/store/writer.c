@@ -154,6 +154,8 @@ static void rollback(struct stk_store *s)
  */
 static int transact(struct stk_store *s, struct stk_cmd *first, enum stk_db_trouble *ret_trouble, struct stk_err *err)
 {
+    int64_t began_us = stk_mono_us();
+
     begin(s);
     s->written_event = 0;
     s->written_due = false;
@@ -167,6 +169,7 @@ static int transact(struct stk_store *s, struct stk_cmd *first, enum stk_db_trou
     if (stk_db_run(&s->writer, stk_db_use(&s->writer, STK_SQL_COMMIT)) == 0) {
         if (s->written_event)
             atomic_store_explicit(&s->newest_event, s->written_event, memory_order_release);
+        stk_histogram_observe(&s->commit_us, stk_mono_us() - began_us);
         if (s->written_due)
             stk_deliveries_committed(s);
         return 0;
@@ -182,6 +185,7 @@ failed:
 
 static void count(struct stk_store *s, size_t commands)
 {
+    stk_histogram_observe(&s->batch, (int64_t)commands);
     atomic_fetch_add_explicit(&s->commands, commands, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->commits, 1, memory_order_release); /* before anybody is told of it */
 }

@@ -294,6 +294,17 @@ void stk_random_hex(char *buf, size_t n)
     buf[2 * n] = '\0';
 }
 
+int stk_hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
 /* ---- descriptors */
 
 int stk_write_all(int fd, const void *bytes, size_t n)

@@ -81,6 +81,7 @@ const char *stk_code_name(enum stk_code code)
         [STK_NOT_FOUND] = "not found",
         [STK_CONFLICT] = "conflict",
         [STK_LIMIT] = "limit",
+        [STK_TOO_LARGE] = "too large",
         [STK_TIMEOUT] = "timeout",
         [STK_RUNNER] = "runner",
         [STK_FULL] = "disk full",

@@ -8,24 +8,13 @@ static int out_of_memory(struct hocon *h)
     return stk_fail(h->err, STK_INTERNAL, "out of memory");
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 /* The four digits at pos. Typesafe lets Integer.parseInt read them, so "+041" is a number too. */
 static int hex4(struct hocon *h, size_t pos, uint32_t *ret)
 {
     uint32_t x = 0;
 
     for (size_t i = 0; i < 4; i++) {
-        int digit = pos + i < h->len ? hex_digit(h->text[pos + i]) : -1;
+        int digit = pos + i < h->len ? stk_hex_value(h->text[pos + i]) : -1;
 
         if (i == 0 && pos < h->len && h->text[pos] == '+')
             continue;

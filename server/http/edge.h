@@ -5,6 +5,8 @@
 #include "http/http.h"
 #include "http/router.h"
 
+#include "stoker/metrics.h"
+
 #include <civetweb.h>
 #include <stdatomic.h>
 
@@ -14,6 +16,7 @@ enum {
     STK_PIECE = 65536,       /* the most bytes moved at once */
     STK_SMALL_PIECE = 4096,  /* the first read of a body, and those from slow clients; shorter writes are not watched */
     STK_LONG_FILE = 1 << 20, /* longer files go to clients by the thread of streams */
+    STK_STATUSES = 32,       /* that replies have */
     STK_MIN_BYTES_PER_MS = 2, /* bodies and replies may be slow, not slower than this once request_timeout has passed */
 };
 
@@ -24,7 +27,7 @@ struct stk_watchdog;
 /* One of each HTTP thread, which watches the call that the thread is in. */
 struct stk_watch {
     atomic_llong until_ms; /* 0: in none */
-    const struct mg_request_info *info;
+    const struct mg_connection *conn;
     bool sending;
     struct stk_watch *next, *next_due;
 };
@@ -36,7 +39,7 @@ void stk_watch_add(struct stk_watchdog *d, struct stk_watch *w);
 void stk_watch_remove(struct stk_watchdog *d, struct stk_watch *w);
 
 /* Around one mg_read() or mg_write() of the thread. true: it took too long and nothing can be read, or sent, any more. */
-void stk_watch_begin(struct stk_watch *w, const struct mg_request_info *info, bool sending, int64_t until_ms);
+void stk_watch_begin(struct stk_watch *w, const struct mg_connection *conn, bool sending, int64_t until_ms);
 bool stk_watch_end(struct stk_watch *w);
 
 /*
@@ -51,7 +54,7 @@ void stk_sockets_shut(const uint16_t *ports, size_t n);
  * Takes the socket of this request away from CivetWeb, which from here on has a duplicate of stand_in in its place and will
  * shut down and close that. By the thread of the request. -1: there is no descriptor left for it, and nothing has changed.
  */
-int stk_socket_take(const struct mg_request_info *info, int stand_in);
+int stk_socket_take(const struct mg_connection *conn, int stand_in);
 
 /* ---- streams.c: replies without a known end, on a thread of their own */
 
@@ -74,6 +77,8 @@ void stk_streams_unreserve(struct stk_streams *s);
 int stk_streams_add_take(struct stk_streams *s, int fd, const char *head, size_t head_len, bool chunked,
                          struct stk_stream *source);
 
+int stk_streams_count(struct stk_streams *s);
+
 /* ---- framing.c: where a request's body ends, and what else its headers say about the connection */
 
 struct stk_framing {
@@ -90,7 +95,10 @@ int stk_framing_read(const struct mg_request_info *info, struct stk_framing *ret
 
 /* ---- request.c */
 
+struct stk_http;
+
 struct stk_request {
+    struct stk_http *http;
     struct mg_connection *conn;
     const struct mg_request_info *info;
     const char *method; /* routed by: after _method and HEAD -> GET */
@@ -147,7 +155,20 @@ struct stk_stream *stk_reply_steal_file(struct stk_reply *reply);
 void stk_reply_init(struct stk_reply *reply);
 void stk_reply_done(struct stk_reply *reply);
 uint64_t stk_reply_length(const struct stk_reply *reply); /* bytes of the whole body, unless it is a stream */
+/* Statuses that have a name, by a number from 0 to STK_STATUSES - 1; STK_STATUSES: it is none of them. */
+size_t stk_status_index(int status);
+int stk_status_at(size_t i);
 /* Appends status line and headers. date: as in the Date header. */
 void stk_reply_head(const struct stk_reply *reply, struct stk_buf *out, const char *date, const char *connection);
+
+/* ---- served.c: what was answered, by route, method and status. Any thread */
+
+struct stk_served;
+
+struct stk_served *stk_served_new(const struct stk_router *router); /* borrowed; NULL when out of memory */
+void stk_served_free(struct stk_served *s);                         /* NULL is fine */
+/* match NULL: of a request that did not come as far as the router. us: until its answer was sent. */
+void stk_served_add(struct stk_served *s, const struct stk_match *match, int status, int64_t us);
+void stk_served_metrics(const struct stk_served *s, struct stk_metrics *m);
 
 #endif

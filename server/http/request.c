@@ -119,7 +119,7 @@ static void begin_body(struct stk_request *r)
 
 static int body_failed(struct stk_request *r, enum stk_code code, struct stk_err *err)
 {
-    if (code == STK_LIMIT)
+    if (code == STK_TOO_LARGE)
         stk_fail(&r->body_err, code, "The request content is longer than the limit of %llu bytes",
                  (unsigned long long)r->max_body);
     else if (code == STK_TIMEOUT)
@@ -145,7 +145,7 @@ static ssize_t read_some(struct stk_request *r, void *buf, size_t n, struct stk_
     bool cut;
     int got;
 
-    stk_watch_begin(r->watch, r->info, false,
+    stk_watch_begin(r->watch, r->conn, false,
                     stk_slow_until_ms(r->body_began_ms, began_ms, r->body_read, n, r->timeout_ms));
     got = mg_read(r->conn, buf, n);
     cut = stk_watch_end(r->watch);
@@ -174,7 +174,7 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
     if (!stk_request_body_pending(r) || n == 0)
         return 0;
     if (!r->framing.chunked && r->framing.length > r->max_body)
-        return body_failed(r, STK_LIMIT, err);
+        return body_failed(r, STK_TOO_LARGE, err);
     begin_body(r);
     if (n > left)
         n = (size_t)left;
@@ -182,7 +182,7 @@ ssize_t stk_request_read(struct stk_request *r, void *buf, size_t n, struct stk_
         n = r->piece;
     got = read_some(r, buf, n, err);
     if (got > 0 && r->body_read > r->max_body)
-        return body_failed(r, STK_LIMIT, err);
+        return body_failed(r, STK_TOO_LARGE, err);
     return got;
 }
 
@@ -208,7 +208,7 @@ bool stk_request_discard(struct stk_request *r, uint64_t max, int64_t max_ms)
 
         if (max < sizeof piece || stk_mono_ms() > until_ms)
             return false;
-        stk_watch_begin(r->watch, r->info, false, until_ms);
+        stk_watch_begin(r->watch, r->conn, false, until_ms);
         got = mg_read(r->conn, piece, sizeof piece);
         if (stk_watch_end(r->watch) || got < 0 || (got == 0 && !r->framing.chunked))
             return false;

@@ -5,17 +5,6 @@
 
 /* ---- paths */
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 /* Decodes n bytes at from into *to and moves *to behind the NUL that ends them. Output is never longer than input. */
 static int decode(const char *from, size_t n, bool plus_is_space, char **to, struct stk_err *err)
 {
@@ -29,7 +18,7 @@ static int decode(const char *from, size_t n, bool plus_is_space, char **to, str
         } else if (from[i] != '%') {
             *out++ = from[i];
         } else {
-            if (i + 2 >= n || (high = hex_value(from[i + 1])) < 0 || (low = hex_value(from[i + 2])) < 0)
+            if (i + 2 >= n || (high = stk_hex_value(from[i + 1])) < 0 || (low = stk_hex_value(from[i + 2])) < 0)
                 return stk_fail(err, STK_INVALID, "a '%%' is not followed by two hexadecimal digits");
             *out++ = (char)(high << 4 | low);
             i += 2;
@@ -157,6 +146,7 @@ const char *stk_method_find(const char *name)
 
 struct stk_pattern {
     const struct stk_route *route;
+    size_t index;
     struct {
         char *text; /* of a literal, or the name of a parameter */
         bool is_param;
@@ -172,7 +162,7 @@ struct dialect {
 
 struct stk_router {
     struct dialect *dialects;
-    size_t n;
+    size_t n, n_routes;
 };
 
 static int compile(struct stk_pattern *p, const struct stk_route *route, struct stk_err *err)
@@ -198,7 +188,7 @@ static int compile(struct stk_pattern *p, const struct stk_route *route, struct 
     return 0;
 }
 
-static int compile_dialect(struct dialect *d, struct stk_err *err)
+static int compile_dialect(struct dialect *d, size_t first, struct stk_err *err)
 {
     size_t n = 0;
 
@@ -209,6 +199,7 @@ static int compile_dialect(struct dialect *d, struct stk_err *err)
         return stk_fail(err, STK_INTERNAL, "out of memory");
     d->n = n;
     for (size_t i = 0; i < n; i++) {
+        d->patterns[i].index = first + i;
         if (compile(&d->patterns[i], &d->dialect->routes[i], err) < 0)
             return -1;
     }
@@ -230,8 +221,9 @@ struct stk_router *stk_router_new(const struct stk_dialect *const *dialects, str
         struct dialect *d = &r->dialects[r->n++];
 
         d->dialect = dialects[r->n - 1];
-        if (compile_dialect(d, err) < 0)
+        if (compile_dialect(d, r->n_routes, err) < 0)
             goto failed;
+        r->n_routes += d->n;
     }
     return r;
 failed:
@@ -338,4 +330,23 @@ const char *stk_match_param(const struct stk_match *m, const struct stk_path *pa
             return path->segment[i];
     }
     return NULL;
+}
+
+size_t stk_router_count(const struct stk_router *r)
+{
+    return r->n_routes;
+}
+
+const struct stk_route *stk_router_route(const struct stk_router *r, size_t i)
+{
+    const struct dialect *d = r->dialects;
+
+    for (; i >= d->n; d++)
+        i -= d->n;
+    return d->patterns[i].route;
+}
+
+size_t stk_match_index(const struct stk_router *r, const struct stk_match *m)
+{
+    return m->pattern ? m->pattern->index : r->n_routes;
 }

@@ -57,4 +57,9 @@ void stk_router_find(const struct stk_router *r, const struct stk_path *path, co
 /* The segment that {name} of the matched route stands for; NULL: the route has no such parameter. */
 const char *stk_match_param(const struct stk_match *m, const struct stk_path *path, const char *name);
 
+/* Its routes have numbers from 0 on; what matched none has that of their count. */
+size_t stk_router_count(const struct stk_router *r);
+const struct stk_route *stk_router_route(const struct stk_router *r, size_t i);
+size_t stk_match_index(const struct stk_router *r, const struct stk_match *m);
+
 #endif

@@ -19,6 +19,7 @@ struct stk_http {
     struct stk_router *router;
     struct stk_watchdog *watchdog;
     struct stk_streams *streams;
+    struct stk_served *served;
     const struct stk_dialect *first_dialect;
     uint64_t max_body;
     int64_t request_timeout_ms, keep_alive_timeout_ms;
@@ -79,8 +80,7 @@ static bool write_piece(struct sender *s, const char *bytes, size_t len)
     now_ms = stk_mono_ms();
     if (s->began_ms == 0)
         s->began_ms = now_ms;
-    stk_watch_begin(s->watch, mg_get_request_info(s->conn), true,
-                    stk_slow_until_ms(s->began_ms, now_ms, s->sent, len, s->timeout_ms));
+    stk_watch_begin(s->watch, s->conn, true, stk_slow_until_ms(s->began_ms, now_ms, s->sent, len, s->timeout_ms));
     n = mg_write(s->conn, bytes, len);
     s->sent += len;
     return !stk_watch_end(s->watch) && n == (int)len;
@@ -289,7 +289,7 @@ static bool give_stream_away(struct exchange *x)
     x->reply.chunked = strcmp(r->info->http_version, "1.1") == 0;
     w->out.len = 0;
     stk_reply_head(&x->reply, &w->out, http_date(w), "close");
-    fd = w->out.failed ? -1 : stk_socket_take(r->info, stk_streams_stand_in(streams));
+    fd = w->out.failed ? -1 : stk_socket_take(r->conn, stk_streams_stand_in(streams));
     if (fd < 0) {
         stk_streams_unreserve(streams);
         if (!file)
@@ -355,13 +355,15 @@ static int on_request(struct mg_connection *conn)
     struct exchange x = {
         .http = http,
         .worker = w,
-        .request = { .conn = conn,
+        .request = { .http = http,
+                     .conn = conn,
                      .info = mg_get_request_info(conn),
                      .watch = &w->watch,
                      .timeout_ms = http->request_timeout_ms,
                      .waiting = &http->waiting,
                      .max_waiting = http->max_waiting },
     };
+    int64_t began_us = stk_mono_us();
     int status;
 
     if (!w) { /* its thread started without memory for it */
@@ -374,6 +376,7 @@ static int on_request(struct mg_connection *conn)
     if (!give_stream_away(&x))
         finish(&x);
     status = x.reply.status;
+    stk_served_add(http->served, &x.request.match, status, stk_mono_us() - began_us);
     stk_reply_done(&x.reply);
     stk_request_done(&x.request);
     if (w->out.cap > 4 * (size_t)STK_PIECE)
@@ -423,6 +426,7 @@ static int on_error(struct mg_connection *conn, int status, const char *text)
     stk_reply_init(&reply);
     render_failure(&reply, http->first_dialect, status, own_message(status));
     send_reply(conn, w, &reply, false, "close"); /* it closes the connection after every error of its own */
+    stk_served_add(http->served, NULL, status, (stk_mono_ms() - w->idle_since_ms) * 1000);
     stk_reply_done(&reply);
     return 0;
 }
@@ -596,6 +600,7 @@ static void http_free(struct stk_http *http)
 {
     stk_streams_free(http->streams);
     stk_watchdog_stop(http->watchdog);
+    stk_served_free(http->served);
     stk_router_free(http->router);
     for (size_t i = 0; i < LISTEN_MAX; i++)
         free(http->addresses[i]);
@@ -621,7 +626,9 @@ struct stk_http *stk_http_start(const struct stk_http_options *o, struct stk_err
     http->library = true;
     mg_init_library(MG_FEATURES_DEFAULT); /* no TLS: Debian's 1.15 crashes with OpenSSL 3 */
     http->router = stk_router_new(o->dialects, err);
-    if (!http->router || join_addresses(http, o, &addresses, err) < 0 ||
+    if (http->router && !(http->served = stk_served_new(http->router)))
+        stk_fail(err, STK_INTERNAL, "out of memory");
+    if (!http->served || join_addresses(http, o, &addresses, err) < 0 ||
         !(http->watchdog = stk_watchdog_start(o->request_timeout_ms, err)) ||
         !(http->streams = stk_streams_start(o->max_streams, o->stream_timeout_ms, err))) {
         http_free(http);
@@ -642,6 +649,21 @@ struct stk_http *stk_http_start(const struct stk_http_options *o, struct stk_err
 const char *stk_http_address(const struct stk_http *http, size_t i)
 {
     return i < http->n_listen ? http->addresses[i] : NULL;
+}
+
+/* ---- metrics */
+
+void stk_request_metrics(struct stk_request *r, struct stk_metrics *m)
+{
+    struct stk_http *http = r->http;
+
+    stk_served_metrics(http->served, m);
+    stk_metrics_one(m, "stoker_http_requests_in_flight", STK_GAUGE, "Requests that are being answered, this one too.",
+                    atomic_load(&http->in_flight));
+    stk_metrics_one(m, "stoker_http_requests_waiting", STK_GAUGE,
+                    "Of these, those that wait for a job or a context (max-waiting).", atomic_load(&http->waiting));
+    stk_metrics_one(m, "stoker_http_streams", STK_GAUGE, "Logs and events that are being followed (max-streams).",
+                    stk_streams_count(http->streams));
 }
 
 /* ---- stop */

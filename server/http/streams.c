@@ -25,7 +25,8 @@ enum {
     PIECE = 65536,
     HEAD_ROOM = 16, /* "10000\r\n" before a chunk */
     TAIL_ROOM = 2,
-    PIECES_A_TURN = 8, /* then the next client */
+    PIECES_A_TURN = 8, /* then the next client; */
+    TURN_MS = 5,       /* as after this time, for a source that has to look for what it gives */
     ASK_MIN_MS = 20, /* a source that had nothing is asked again after a quarter of the time that it has had nothing, */
     ASK_MAX_MS = 250,    /* within these: what comes is there quickly, and a silent log costs four looks a second */
     UNSENT_MAX = 131072, /* bytes that the kernel may hold of what the client has no room for */
@@ -188,10 +189,11 @@ static void say_goodbye(struct client *c)
 /* Gives it what there is and what it takes, but not for ever. false: done with it. */
 static bool pump(struct stk_streams *s, struct client *c)
 {
+    int64_t until_ms = stk_mono_ms() + TURN_MS;
     int rc = send_rest(c);
 
     for (int i = 0; rc == 1 && !c->ended; i++) {
-        if (i == PIECES_A_TURN) {
+        if (i == PIECES_A_TURN || stk_mono_ms() > until_ms) {
             c->due_ms = 0; /* at once, after the others */
             return true;
         }
@@ -340,6 +342,11 @@ bool stk_streams_reserve(struct stk_streams *s, bool modest)
 void stk_streams_unreserve(struct stk_streams *s)
 {
     atomic_fetch_sub(&s->n, 1);
+}
+
+int stk_streams_count(struct stk_streams *s)
+{
+    return atomic_load_explicit(&s->n, memory_order_relaxed);
 }
 
 /* A client whose machine is gone, with a log that is silent: only the kernel can find out. */

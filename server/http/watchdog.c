@@ -3,8 +3,8 @@
  * one that did: a client that sends, or takes, a byte now and then would hold its thread for as long as it likes. So a thread
  * notes until when its call may take, and a thread of ours shuts the sockets down whose time is over: the call returns at once.
  *
- * CivetWeb shows us no sockets. They are found among our descriptors by their addresses, which takes a while; it happens only
- * when somebody is cut.
+ * CivetWeb shows us no sockets. They are found among our descriptors by the addresses of both their ends, which takes a while; it
+ * happens only when somebody is cut, or a stream begins.
  */
 #include "http/edge.h"
 
@@ -70,30 +70,62 @@ static int each_descriptor(void (*f)(int fd, void *arg), void *arg)
     return 0;
 }
 
-/* What tells one connection from all others that are open. */
-struct ends {
-    uint16_t port, peer_port;
+/* One end of a connection, as CivetWeb writes addresses. */
+struct end {
+    uint16_t port;
     char address[sizeof((struct mg_request_info *)NULL)->remote_addr];
 };
 
-static bool find_ends(int fd, struct ends *ret)
-{
-    struct sockaddr_storage name = { 0 };
-    socklen_t len = sizeof name;
+/* What tells one connection from all others that are open. */
+struct ends {
+    struct end here, there;
+};
 
-    return local_port(fd, &ret->port) && getpeername(fd, (struct sockaddr *)&name, &len) == 0 &&
-           port_of(&name, &ret->peer_port) &&
-           getnameinfo((struct sockaddr *)&name, len, ret->address, sizeof ret->address, NULL, 0, NI_NUMERICHOST) == 0;
+static bool read_end(const struct sockaddr_storage *name, socklen_t len, struct end *ret)
+{
+    return port_of(name, &ret->port) && getnameinfo((const struct sockaddr *)name, len, ret->address,
+                                                    sizeof ret->address, NULL, 0, NI_NUMERICHOST) == 0;
 }
 
-static bool has_ends(const struct mg_request_info *info, const struct ends *ends)
+static bool find_ends(int fd, struct ends *ret)
 {
-    return info->server_port == ends->port && info->remote_port == ends->peer_port &&
-           strcmp(info->remote_addr, ends->address) == 0;
+    struct sockaddr_storage here = { 0 }, there = { 0 };
+    socklen_t here_len = sizeof here, there_len = sizeof there;
+
+    return getsockname(fd, (struct sockaddr *)&here, &here_len) == 0 &&
+           getpeername(fd, (struct sockaddr *)&there, &there_len) == 0 && read_end(&here, here_len, &ret->here) &&
+           read_end(&there, there_len, &ret->there);
+}
+
+/*
+ * Whether this is the address that the request came to. CivetWeb tells it only as a part of a link to what was asked for,
+ * "http://127.0.0.1:8090/jobs", whose path may be as long as a request's head, each byte escaped.
+ */
+static bool came_to(const struct mg_connection *conn, const char *address)
+{
+    size_t room = 3 * (size_t)STK_HEAD_MAX + 128, len;
+    stk_auto_free char *link = malloc(room);
+    const char *host;
+
+    if (!link || mg_get_request_link(conn, link, room) < 0 || !(host = strstr(link, "://")))
+        return false;
+    host += 3;
+    len = strlen(address);
+    if (*host == '[') /* IPv6 */
+        host++;
+    return strncmp(host, address, len) == 0 && strchr(":/]", host[len]);
+}
+
+static bool has_ends(const struct mg_connection *conn, const struct ends *ends)
+{
+    const struct mg_request_info *info = mg_get_request_info(conn);
+
+    return info->server_port == ends->here.port && info->remote_port == ends->there.port &&
+           strcmp(info->remote_addr, ends->there.address) == 0 && came_to(conn, ends->here.address);
 }
 
 struct wanted {
-    const struct mg_request_info *info;
+    const struct mg_connection *conn;
     int fd; /* -1: not found yet */
 };
 
@@ -102,13 +134,13 @@ static void note_if_wanted(int fd, void *arg)
     struct wanted *wanted = arg;
     struct ends ends;
 
-    if (find_ends(fd, &ends) && has_ends(wanted->info, &ends))
+    if (find_ends(fd, &ends) && has_ends(wanted->conn, &ends))
         wanted->fd = fd; /* it stays what it is: its thread is the one that looks for it */
 }
 
-int stk_socket_take(const struct mg_request_info *info, int stand_in)
+int stk_socket_take(const struct mg_connection *conn, int stand_in)
 {
-    struct wanted wanted = { info, -1 };
+    struct wanted wanted = { conn, -1 };
     stk_auto_fd fd = -1;
 
     each_descriptor(note_if_wanted, &wanted);
@@ -154,10 +186,11 @@ static void shut_if_due(int fd, void *arg)
     if (!find_ends(fd, &ends))
         return; /* none of ours, or a listener, or gone: then its thread returns by itself */
     for (struct stk_watch *w = arg; w; w = w->next_due) {
-        if (!has_ends(w->info, &ends))
+        if (!has_ends(w->conn, &ends))
             continue;
         shutdown(fd, w->sending ? SHUT_RDWR : SHUT_RD); /* who was slow to send can still be told so */
-        stk_info("http", "slow client cut", "client", ends.address, "while", w->sending ? "sending" : "receiving");
+        stk_info("http", "slow client cut", "client", ends.there.address, "while",
+                 w->sending ? "sending" : "receiving");
     }
 }
 
@@ -235,9 +268,9 @@ void stk_watch_remove(struct stk_watchdog *d, struct stk_watch *w)
     pthread_mutex_unlock(&d->lock);
 }
 
-void stk_watch_begin(struct stk_watch *w, const struct mg_request_info *info, bool sending, int64_t until_ms)
+void stk_watch_begin(struct stk_watch *w, const struct mg_connection *conn, bool sending, int64_t until_ms)
 {
-    w->info = info;
+    w->conn = conn;
     w->sending = sending;
     atomic_store_explicit(&w->until_ms, until_ms, memory_order_release);
 }

@@ -306,7 +306,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     rc = stk_archive_unpack(archive_path, dir, &limits, &err);
     close(dir);
     if (rc < 0) {
-        FUZZ_CHECK(err.code == STK_INVALID || err.code == STK_LIMIT, "%d: %s", (int)err.code, err.msg);
+        FUZZ_CHECK(err.code == STK_INVALID || err.code == STK_TOO_LARGE, "%d: %s", (int)err.code, err.msg);
         fuzz_check_message(&err);
     }
     check_place();

@@ -103,9 +103,9 @@ static void read_body(struct stk_request *r, struct stk_reply *reply, void *arg)
 
     (void)arg;
     if (stk_request_read_all(r, &t->body, &err) < 0) {
-        FUZZ_CHECK(err.code == STK_LIMIT || err.code == STK_TIMEOUT || err.code == STK_INVALID);
+        FUZZ_CHECK(err.code == STK_TOO_LARGE || err.code == STK_TIMEOUT || err.code == STK_INVALID);
         fuzz_check_message(&err);
-        stk_reply_text(reply, err.code == STK_LIMIT ? 413 : 400, err.msg);
+        stk_reply_text(reply, err.code == STK_TOO_LARGE ? 413 : 400, err.msg);
         return;
     }
     t->body_ended = true;

@@ -116,7 +116,7 @@ class Client:
             connection.request(method, path, body=body, headers={"Connection": "close", **(headers or {})})
             answer = connection.getresponse()
             reply = Reply(answer.status, answer.headers, answer.read())
-            if re.match("/v1(/|$|\\?)", path):
+            if re.match("/(v1|metrics)(/|$|\\?)", path):
                 openapi.check(method, path, reply.status, reply.headers, reply.body)
             return reply
         finally:
@@ -506,6 +506,12 @@ class Daemon(Client):
     def wait_running(self, job):
         """Waits until `run` has been sent: a job's log line, since RUNNING is known in memory only."""
         self.wait_log(r'moved.*job=%s.*to=RUNNING' % job)
+
+
+def rss_anon(server):
+    """Bytes of memory that the server has for itself."""
+    with open("/proc/%d/status" % server.process.pid) as f:
+        return int(re.search(r"RssAnon:\s+(\d+) kB", f.read()).group(1)) << 10
 
 
 class Flags:

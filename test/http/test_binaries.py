@@ -16,6 +16,7 @@ import zipfile
 
 import pytest
 
+import kit
 from kit import make_zip, read_all, read_reply, unique, wait_for
 
 EGG = {"Content-Type": "application/python-egg"}
@@ -472,3 +473,20 @@ def test_full_disk_is_said(daemon):
     assert one.running and one.get("/healthz").status == 200
     assert os.listdir(one.path("tmp")) == []
     assert one.post("/binaries/small", make_zip(), headers=EGG).status == 201
+
+
+def test_versions_cost_the_server_no_memory(daemon):
+    """Once each thread has served an upload, what grows is SQLite's cache, by less than 1 KiB for a version."""
+    server = daemon(log_level="warn", http_threads=8, max_waiting=4).start()
+    context = server.create()
+
+    def run_versions(n):
+        for _ in range(n):
+            server.upload("a", make_zip({"app.py": "# %s\n" % unique()}))
+            assert server.run(context, "a").status == 200
+        return kit.rss_anon(server)
+
+    before = run_versions(40)
+    after = run_versions(100)
+    print("100 versions: RssAnon %d KiB before, %d KiB after" % (before >> 10, after >> 10))
+    assert after - before < (1 << 20) or kit.REPORTS

@@ -1,6 +1,8 @@
 """The edge of HTTP: paths, methods, framing, connections, and clients that are slow, gone or hostile."""
 
+import contextlib
 import json
+import select
 import socket
 import threading
 import time
@@ -528,3 +530,71 @@ def test_lines_before_a_request(server, before, status):
     answer = server.raw(before + request)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert (b"Cannot parse config" in answer) == bool(status), answer
+
+
+# ---- two connections that differ in the server's address only
+
+
+@pytest.fixture
+def twins(daemon):
+    """A server on two addresses with one port, and a function: a pair of connections from one source address and port to the two."""
+    made = []
+    for _ in range(20):  # the port may be somebody's on the other address
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with socket.socket() as other, contextlib.suppress(OSError):
+            other.bind(("127.0.0.2", port))
+            break
+    server = daemon(listen=["127.0.0.1:%d" % port, "127.0.0.2:%d" % port], request_timeout="1s", keep_alive_timeout="30s")
+
+    def connect(*hosts):
+        pair = []
+        for host in hosts:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(pair[0].getsockname() if pair else ("127.0.0.3", 0))
+            sock.settimeout(20)
+            sock.connect((host, port))
+            pair.append(sock)
+        made.extend(pair)
+        return pair
+
+    yield server.start(), connect
+    for sock in made:
+        sock.close()
+
+
+def asks(sock, path="/healthz"):
+    sock.sendall(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path).encode())
+    return read_reply(sock)
+
+
+@pytest.mark.parametrize("hosts", [("127.0.0.1", "127.0.0.2"), ("127.0.0.2", "127.0.0.1")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_stream_goes_to_who_asked_for_it(twins, hosts, which):
+    _, connect = twins
+    pair = connect(*hosts)
+    for sock in pair:
+        assert asks(sock).status == 200
+    follower, other = pair[which], pair[1 - which]
+    follower.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while b"retry: 1000" not in answer:
+        more = follower.recv(4096)
+        assert more, answer
+        answer += more
+    assert asks(other).status == 200
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_who_is_slow_is_cut_and_nobody_else(twins, which):
+    _, connect = twins
+    pair = connect("127.0.0.1", "127.0.0.2")
+    slow, other = pair[which], pair[1 - which]
+    assert asks(other).status == 200
+    slow.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+    while not select.select([slow], [], [], 0.1)[0]:  # a byte now and then: only the watchdog ends that
+        slow.sendall(b"x")
+    assert read_reply(slow).status == 408
+    assert asks(other).status == 200

@@ -167,13 +167,16 @@ BAD = [
     ({"tail": "100000001"}, "'tail' must be a whole number of lines from 0 to 100000000, not '100000001'"),
     ({"tail": "1", "offset": "1"}, "'offset' and 'tail' exclude each other: both say where to begin"),
     ({"follow": "yes"}, "'follow' must be true or false, not 'yes'"),
+    ({"lines": "5"}, "there is no query parameter 'lines' here; there are: stream, attempt, offset, tail, follow"),
 ]
 
 
 def test_bad_input(server, context, app):
     job = server.run(context, app).json["jobId"]
     for query, message in BAD:
-        assert error_of(logs(server, job, **query)) == (400, "INVALID", message)
+        reply = logs(server, job, **query)
+        assert error_of(reply) == (400, "INVALID", message)
+        assert reply.json["error"]["field"] == next(iter(query))
     assert error_of(logs(server, job, attempt="2")) == (
         404,
         "NOT_FOUND",
@@ -187,7 +190,7 @@ def test_bad_input(server, context, app):
         assert error_of(server.get(path, **query)) == (
             400,
             "INVALID",
-            "'%s' is for the logs of jobs; a context has one log" % name,
+            "there is no query parameter '%s' here; there are: offset, tail, follow" % name,
         )
     assert error_of(server.get(path, tail="x"))[:2] == (400, "INVALID")
     assert error_of(server.get("/v1/contexts/nobody/logs"))[:2] == (404, "NOT_FOUND")
@@ -463,12 +466,6 @@ def threads(server):
     return len(os.listdir("/proc/%d/task" % server.process.pid))
 
 
-def rss_anon(server):
-    """Bytes."""
-    with open("/proc/%d/status" % server.process.pid) as f:
-        return int(re.search(r"RssAnon:\s+(\d+) kB", f.read()).group(1)) << 10
-
-
 def test_a_hundred_followers_hold_no_thread(daemon, flags):
     server = daemon(http_threads=8, max_waiting=4).start()
     context, app = server.create(**{"max-jobs": "4"}), server.upload()
@@ -491,7 +488,7 @@ def test_two_hundred_followers_of_fifty_jobs(daemon, flags):
     for n, script in enumerate(scripts):
         script.out("job %d\n" % n)
         wait_for(lambda script=script: logs(server, script.id).body, "all fifty run")
-    before = rss_anon(server)
+    before = kit.rss_anon(server)
     followers = [(n, follow(server, script.id)) for n, script in enumerate(scripts) for _ in range(4)]
     reply = logs(server, scripts[0].id, follow="true")
     assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
@@ -500,7 +497,7 @@ def test_two_hundred_followers_of_fifty_jobs(daemon, flags):
         script.end()
     for n, follower in followers:
         assert follower.wait_end() == b"job %d\n" % n + b"".join(b"%d: line %d\n" % (n, i) for i in range(1000))
-    after = rss_anon(server)
+    after = kit.rss_anon(server)
     print("200 followers: RssAnon %d KiB before, %d KiB after" % (before >> 10, after >> 10))
     assert after - before < (8 << 20) or kit.REPORTS
 
@@ -534,13 +531,13 @@ def test_a_follower_that_does_not_read_slows_nobody(daemon):
     server.run(context, app)
     deaf = []
     job = server.start_job(context, app, {"do": "flood", "bytes": size})
-    before = rss_anon(server)
+    before = kit.rss_anon(server)
     for _ in range(100):
         deaf.append(follow(server, job, read=False))
     reader = follow(server, job)
     server.wait_job(job, "FINISHED")
     assert len(reader.wait_end()) == size
-    assert rss_anon(server) - before < (16 << 20) or kit.REPORTS  # sanitizers take memory of their own
+    assert kit.rss_anon(server) - before < (16 << 20) or kit.REPORTS  # sanitizers take memory of their own
     assert server.run(context, app).status == 200
     deaf[0].start()  # it was only slow
     assert len(deaf[0].wait_end()) == size
@@ -570,16 +567,16 @@ def test_a_gigabyte_costs_the_server_no_memory(daemon):
     server = daemon().start()
     context, app = server.create(), server.upload()
     server.run(context, app)
-    before, peak = rss_anon(server), 0
+    before, peak = kit.rss_anon(server), 0
     job = server.start_job(context, app, {"do": "flood", "bytes": size})
     follower = Count(server, job)
     while not follower.done:
-        peak = max(peak, rss_anon(server))
+        peak = max(peak, kit.rss_anon(server))
         follower.read()
     server.wait_job(job, "FINISHED")
     plain = Count(server, job, follow="false")
     while not plain.done:
-        peak = max(peak, rss_anon(server))
+        peak = max(peak, kit.rss_anon(server))
         plain.read()
     assert follower.lines == plain.lines == size // 64 and follower.ordered and plain.ordered
     assert logs(server, job, tail=1).body[:16] == b"%016d" % (size // 64 - 1)

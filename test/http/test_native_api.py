@@ -328,6 +328,9 @@ def test_too_many_that_wait(daemon, flags):
     error(submit(server, context, app, query="?wait=1s"), 503, "LIMIT", "too many")
     error(server.post("/v1/contexts?wait=1s", {"name": "c"}), 503, "LIMIT", "too many")
     assert server.get("/v1/jobs/" + job).status == 200
+    done = submit(server, context, app).json["id"]
+    wait_for(lambda: server.get("/v1/jobs/" + done).json["state"] == "FINISHED", "the end of a job")
+    assert server.delete("/v1/jobs/" + done).status == 200
     assert server.delete("/v1/jobs/" + job).status in (200, 202)  # to stop must work all the same
     assert waiting[-1]().json["state"] == "KILLED"
 
@@ -354,6 +357,22 @@ def test_a_cancel_that_does_not_wait(server, context, app, flags):
     reply = server.delete("/v1/jobs/%s?wait=0" % job)
     assert reply.status == 202 and reply.json["id"] == job, reply
     assert server.get("/v1/jobs/%s?wait=20s" % job).json["state"] == "KILLED"
+
+
+def test_a_cancel_without_time_knows_what_has_ended(server, context, app):
+    done = submit(server, context, app, query="?wait=20s").json
+    for _ in range(50):  # now and then the loop is not as quick as who asks it
+        reply = server.delete("/v1/jobs/%s?wait=0" % done["id"])
+        assert reply.status == 200 and reply.json == done, reply
+        error(server.delete("/v1/jobs/%s?wait=0" % unique()), 404, "NOT_FOUND")
+
+
+def test_a_delete_without_time_knows_what_has_ended(server, name):
+    assert server.post("/v1/contexts?wait=20s", {"name": name}).status == 201
+    assert server.delete("/v1/contexts/" + name).status == 200
+    for _ in range(50):
+        error(server.delete("/v1/contexts/%s?wait=0" % name), 404, "NOT_FOUND", name)
+        error(server.delete("/v1/contexts/%s?wait=0" % unique()), 404, "NOT_FOUND")
 
 
 # ---- the server

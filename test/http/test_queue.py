@@ -58,6 +58,26 @@ def test_jobs_go_by_priority_then_arrival(server, context, app, held, flags):
     assert native(server, jobs[0])["position"] is None
 
 
+def test_positions_in_a_list_follow_each_change(server, context, app, held, flags):
+    jobs = [queued(server, context, app, flags, i) for i in range(5)]
+
+    def listed():
+        found = server.get("/v1/jobs", context=context, state="QUEUED").json["jobs"]
+        return [(jobs.index(job["id"]), job["position"]) for job in reversed(found)]
+
+    assert listed() == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]
+    server.delete("/v1/jobs/" + jobs[2])
+    assert listed() == [(0, 0), (1, 1), (3, 2), (4, 3)]
+    jobs.append(queued(server, context, app, flags, 5))
+    assert listed() == [(0, 0), (1, 1), (3, 2), (4, 3), (5, 4)]
+    jobs.append(queued(server, context, app, flags, 6, priority=1))
+    assert listed() == [(0, 1), (1, 2), (3, 3), (4, 4), (5, 5), (6, 0)]
+    flags.up("go")
+    for i in (0, 1, 3, 4, 5, 6):
+        server.wait_job(jobs[i], "FINISHED")
+    assert listed() == []
+
+
 def test_priority_survives_a_restart(daemon, flags):
     server = daemon().start()
     app = server.upload()

@@ -458,13 +458,13 @@ static void limits_hold(void **state)
         }
         assert_int_equal(n == 5 ? 0 : -1, unpack_zip(f, &z, &limits));
     }
-    assert_int_equal(STK_LIMIT, f->err.code);
+    assert_int_equal(STK_TOO_LARGE, f->err.code);
     assert_non_null(strstr(f->err.msg, "more than 5 entries"));
 
     zip_add(&z, (struct entry){ .name = "a", .data = "12345" });
     zip_add(&z, (struct entry){ .name = "b", .data = "123456" });
     assert_int_equal(-1, unpack_zip(f, &z, &limits));
-    assert_int_equal(STK_LIMIT, f->err.code);
+    assert_int_equal(STK_TOO_LARGE, f->err.code);
     assert_non_null(strstr(f->err.msg, "more than 10 bytes"));
 
     zip_add(&z, (struct entry){ .name = "123456789" });
@@ -509,7 +509,7 @@ static void flipped_bits_are_survived(void **state)
         for (int bit = 0; bit < 8; bit += 3) {
             z.bytes.data[at] = (char)(z.bytes.data[at] ^ 1 << bit);
             if (unpack_limited(f, z.bytes.data, z.bytes.len, &stk_archive_default_limits) < 0) {
-                assert_true(f->err.code == STK_INVALID || f->err.code == STK_LIMIT);
+                assert_true(f->err.code == STK_INVALID || f->err.code == STK_TOO_LARGE);
                 assert_true(f->err.msg[0] && stk_utf8_valid(f->err.msg, strlen(f->err.msg)));
             }
             z.bytes.data[at] = (char)(z.bytes.data[at] ^ 1 << bit);
@@ -530,7 +530,7 @@ static void directory_of_millions_is_refused(void **state)
     while (bytes.len < 20001 * 47)
         stk_buf_add(&bytes, "PK\001\002 ...........................................", 47);
     assert_int_equal(-1, unpack_limited(f, bytes.data, bytes.len, &limits));
-    assert_int_equal(STK_LIMIT, f->err.code);
+    assert_int_equal(STK_TOO_LARGE, f->err.code);
     assert_int_equal(-1, unpack_limited(f, bytes.data, bytes.len - 47, &limits));
     assert_int_equal(STK_INVALID, f->err.code); /* few enough, but no zip */
     stk_buf_done(&bytes);

@@ -439,12 +439,24 @@ static void slow_clients_have_a_deadline(void **state)
     }
 }
 
-struct connection {
+/* What the watchdog asks CivetWeb of a connection, answered by the test. */
+struct mg_connection {
     int client, server;
     struct mg_request_info info; /* as the server sees it */
 };
 
-static void connect_to(int listener, struct connection *ret)
+const struct mg_request_info *mg_get_request_info(const struct mg_connection *conn)
+{
+    return &conn->info;
+}
+
+int mg_get_request_link(const struct mg_connection *conn, char *buf, size_t buflen)
+{
+    snprintf(buf, buflen, "http://127.0.0.1:%d/a/b", conn->info.server_port);
+    return 0;
+}
+
+static void connect_to(int listener, struct mg_connection *ret)
 {
     struct sockaddr_in a, peer;
     socklen_t len = sizeof a, peer_len = sizeof peer;
@@ -466,7 +478,7 @@ static void watchdog_cuts_whose_time_is_over(void **state)
 {
     struct stk_watchdog *d = stk_watchdog_start(10, NULL);
     struct stk_watch watches[3] = { 0 };
-    struct connection c[3];
+    struct mg_connection c[3];
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in any = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     char byte;
@@ -478,7 +490,7 @@ static void watchdog_cuts_whose_time_is_over(void **state)
     for (size_t i = 0; i < 3; i++) {
         connect_to(listener, &c[i]);
         stk_watch_add(d, &watches[i]);
-        stk_watch_begin(&watches[i], &c[i].info, i == 1, stk_mono_ms() + (i < 2 ? 1 : 3600000));
+        stk_watch_begin(&watches[i], &c[i], i == 1, stk_mono_ms() + (i < 2 ? 1 : 3600000));
     }
     assert_int_equal(0, recv(c[0].server, &byte, 1, 0)); /* returns, though the client sent nothing */
     assert_int_equal(0, recv(c[1].client, &byte, 1, 0)); /* is told that nothing more comes */

@@ -95,11 +95,48 @@ static void those_that_wait_are_answered_in_order(void **state)
     assert_int_equal(0, n_alive);
 }
 
+/* A caller without any time, and a loop that comes later: what it says counts all the same. */
+static void *hear_later(void *arg)
+{
+    ticket_hear(arg);
+    ticket_unref(arg);
+    return NULL;
+}
+
+static void *answer_later(void *arg)
+{
+    struct stk_err err;
+
+    stk_fail(&err, STK_NOT_FOUND, "it is not there");
+    ticket_answer(arg, &err);
+    return NULL;
+}
+
+static void who_has_no_time_is_heard_all_the_same(void **state)
+{
+    struct call *taken = call_new(1), *refused = call_new(2);
+    pthread_t loop;
+
+    (void)state;
+    assert_int_equal(0, pthread_create(&loop, NULL, hear_later, &taken->t));
+    assert_false(ticket_wait_heard(&taken->t)); /* it goes on */
+    assert_true(taken->t.heard);
+    pthread_join(loop, NULL);
+    assert_int_equal(0, pthread_create(&loop, NULL, answer_later, &refused->t));
+    assert_true(ticket_wait_heard(&refused->t));
+    assert_int_equal(STK_NOT_FOUND, refused->t.err.code);
+    pthread_join(loop, NULL);
+    leave(taken);
+    leave(refused);
+    assert_int_equal(0, n_alive);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(those_that_have_left_do_not_pile_up),
         cmocka_unit_test(those_that_wait_are_answered_in_order),
+        cmocka_unit_test(who_has_no_time_is_heard_all_the_same),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

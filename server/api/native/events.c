@@ -19,9 +19,8 @@
 #include <string.h>
 
 enum {
-    RECENT = 1024, /* events that are kept worded */
-    PAGE = 256,    /* events in a read */
-    PAGES_A_PULL = 4,
+    RECENT = 1024,      /* events that are kept worded */
+    PAGE = 256,         /* events in a read; a pull makes one at most for a follower who is behind */
     SILENCE_MS = 15000, /* then the client is told that we are there: proxies cut what is silent for half a minute */
     RETRY_MS = 1000,    /* a client that was cut comes back after this time */
     NAMES_MAX = 16,
@@ -357,11 +356,10 @@ static int offer_all(struct follower *f, struct out *out, struct stk_err *err)
         return 0;
     if (newest - f->at < RECENT && recent_update(f->core, newest, err) < 0)
         return -1;
-    for (int pages = 0; rc == 1 && f->at < newest && pages < PAGES_A_PULL;) {
+    for (bool paged = false; rc == 1 && f->at < newest && !paged;) {
         const struct worded *w = recent_find(f->at + 1);
 
-        if (!w)
-            pages++;
+        paged = !w;
         rc = w ? offer(f, &w->row, w->text, w->len, out, err) : offer_page(f, out, err);
     }
     if (rc == 1 && f->at < newest && out->len == 0)
@@ -440,88 +438,116 @@ static const char *const types[] = { "job",
                                      "binary.expired",
                                      NULL };
 
-static int check_type(const char *value, struct stk_err *err)
+static bool is_type(const char *value)
 {
-    for (const char *const *t = types; *t; t++) {
-        if (strcmp(*t, value) == 0)
-            return 0;
-    }
-    return stk_fail(err, STK_INVALID, "'type' must be a type of events, such as job or job.ended, not '%.40s'", value);
+    const char *const *t = types;
+
+    while (*t && strcmp(*t, value) != 0)
+        t++;
+    return *t;
 }
 
-static int add_name(struct names *names, const char *name, const char *value, struct stk_err *err)
+static int out_of_memory(struct stk_reply *reply)
 {
-    if (!*value)
-        return stk_fail(err, STK_INVALID, "'%s' must not be empty", name);
-    if (names->n == NAMES_MAX)
-        return stk_fail(err, STK_INVALID, "'%s' may be given %d times at most", name, NAMES_MAX);
-    if (!(names->at[names->n] = strdup(value)))
-        return stk_fail(err, STK_INTERNAL, "out of memory");
-    names->n++;
-    return 0;
+    stk_native_error(reply, 500, "INTERNAL", "out of memory");
+    return -1;
 }
 
-static int parse_filter(struct stk_request *r, struct filter *filter, struct stk_err *err)
+/* 0, or -1 with the reply filled, as those behind it. */
+static int read_names(struct stk_request *r, struct stk_reply *reply, const char *name, struct names *ret)
 {
-    for (size_t i = 0; i < stk_request_query_count(r); i++) {
-        const char *value, *name = stk_request_query_at(r, i, &value);
-        struct names *names = strcmp(name, "job") == 0       ? &filter->jobs
-                              : strcmp(name, "context") == 0 ? &filter->contexts
-                              : strcmp(name, "type") == 0    ? &filter->types
-                                                             : NULL;
+    const char *values[NAMES_MAX];
+    int n = stk_native_query_all(r, reply, name, values, NAMES_MAX);
 
-        if (!names && strcmp(name, "since") == 0)
-            continue;
-        if (!names) /* one that is passed over gives wrong answers */
-            return stk_fail(err, STK_INVALID,
-                            "there is no query parameter '%.40s' here; there are job, context, type and since", name);
-        if ((names == &filter->types && check_type(value, err) < 0) || add_name(names, name, value, err) < 0)
+    for (int i = 0; i < n; i++) {
+        if (!*values[i]) {
+            stk_native_wrong(reply, name, "'%s' must not be empty", name);
             return -1;
+        }
+        if (!(ret->at[ret->n] = strdup(values[i])))
+            return out_of_memory(reply);
+        ret->n++;
+    }
+    return n < 0 ? -1 : 0;
+}
+
+static int read_filter(struct stk_request *r, struct stk_reply *reply, struct filter *filter)
+{
+    static const char *const known[] = { "job*", "context*", "type*", "since", NULL };
+
+    if (stk_native_query_known(r, reply, known) < 0 || read_names(r, reply, "job", &filter->jobs) < 0 ||
+        read_names(r, reply, "context", &filter->contexts) < 0 || read_names(r, reply, "type", &filter->types) < 0)
+        return -1;
+    for (size_t i = 0; i < filter->types.n; i++) {
+        if (!is_type(filter->types.at[i])) {
+            stk_native_wrong(reply, "type", "'type' must be a type of events, such as job or job.ended, not '%.40s'",
+                             filter->types.at[i]);
+            return -1;
+        }
     }
     return 0;
+}
+
+/* Behind what was there at a time. */
+static int find_time(struct stk_core *core, struct stk_reply *reply, int64_t wall_us, int64_t *ret)
+{
+    struct stk_err err;
+
+    if (stk_event_before(core, wall_us, ret, &err) == 0)
+        return 0;
+    stk_native_failed(reply, "find the events of a time", &err);
+    return -1;
 }
 
 /* Behind what was there at a time, or behind a number. */
-static int parse_since(struct stk_core *core, const char *text, int64_t *ret, struct stk_err *err)
+static int read_since(struct stk_core *core, struct stk_reply *reply, const char *text, int64_t *ret)
 {
     int64_t wall_us;
 
     if (stk_parse_i64(text, 0, INT64_MAX - 1, ret, NULL) == 0)
         return 0;
     if (stk_time_parse(text, &wall_us) == 0)
-        return stk_event_before(core, wall_us, ret, err);
-    return stk_fail(err, STK_INVALID,
-                    "'since' must be the number of an event or a time such as 2026-01-31T12:00:00Z, not '%.40s'", text);
+        return find_time(core, reply, wall_us, ret);
+    stk_native_wrong(reply, "since",
+                     "'since' must be the number of an event or a time such as 2026-01-31T12:00:00Z, not '%.40s'",
+                     text);
+    return -1;
 }
 
-/* The beginning of the oldest job that is followed. STK_NOT_FOUND: one of them is not known. */
-static int begin_of_jobs(struct stk_core *core, const struct names *jobs, int64_t *ret, struct stk_err *err)
+/* The beginning of the oldest job that is followed. 404: one of them is not known. */
+static int begin_of_jobs(struct stk_core *core, struct stk_reply *reply, const struct names *jobs, int64_t *ret)
 {
     int64_t first_us = INT64_MAX;
 
     for (size_t i = 0; i < jobs->n; i++) {
         struct stk_job_row row;
+        struct stk_err err;
 
-        if (stk_job_get(core, jobs->at[i], &row, err) < 0)
+        if (stk_job_get(core, jobs->at[i], &row, &err) < 0) {
+            stk_native_failed(reply, "follow a job", &err);
             return -1;
+        }
         if (row.submitted_us < first_us)
             first_us = row.submitted_us;
         stk_job_row_done(&row);
     }
-    return stk_event_before(core, first_us, ret, err);
+    return find_time(core, reply, first_us, ret);
 }
 
-static int parse_place(struct stk_request *r, struct follower *f, struct stk_err *err)
+static int read_place(struct stk_request *r, struct stk_reply *reply, struct follower *f)
 {
-    const char *last = stk_request_header(r, "Last-Event-ID"), *since = stk_request_query(r, "since");
+    static const char header[] = "Last-Event-ID";
+    const char *last = stk_request_header(r, header), *since = stk_request_query(r, "since");
     int64_t newest;
 
     f->at = stk_event_newest(f->core);
     if (last && *last) { /* it comes back: what it follows may have been removed meanwhile */
-        if (stk_parse_i64(last, 0, INT64_MAX - 1, &f->at, NULL) < 0)
-            return stk_fail(err, STK_INVALID, "'Last-Event-ID' must be the number of an event, not '%.40s'", last);
-    } else if ((f->filter.jobs.n && begin_of_jobs(f->core, &f->filter.jobs, &f->at, err) < 0) ||
-               (since && parse_since(f->core, since, &f->at, err) < 0)) {
+        if (stk_parse_i64(last, 0, INT64_MAX - 1, &f->at, NULL) < 0) {
+            stk_native_wrong(reply, header, "'%s' must be the number of an event, not '%.40s'", header, last);
+            return -1;
+        }
+    } else if ((f->filter.jobs.n && begin_of_jobs(f->core, reply, &f->filter.jobs, &f->at) < 0) ||
+               (since && read_since(f->core, reply, since, &f->at) < 0)) {
         return -1;
     }
     newest = stk_event_newest(f->core);
@@ -536,16 +562,14 @@ void stk_native_events(struct stk_request *r, struct stk_reply *reply, void *arg
 {
     const struct native *native = arg;
     struct follower *f = calloc(1, sizeof *f);
-    struct stk_err err;
 
     if (!f) {
-        stk_native_error(reply, 500, "INTERNAL", "out of memory");
+        out_of_memory(reply);
         return;
     }
     f->stream = (struct stk_stream){ .pull = follower_pull, .free = follower_free };
     f->core = native->core;
-    if (parse_filter(r, &f->filter, &err) < 0 || parse_place(r, f, &err) < 0) {
-        stk_native_failed(reply, "follow events", &err);
+    if (read_filter(r, reply, &f->filter) < 0 || read_place(r, reply, f) < 0) {
         follower_free(&f->stream);
         return;
     }

@@ -23,66 +23,63 @@ struct ask {
     uint64_t offset[STK_OUTPUT_STREAMS], tail;
 };
 
-static int wrong(const char *name, const char *text, const char *should, struct stk_err *err)
+static int wrong(struct stk_reply *reply, const char *name, const char *text, const char *should)
 {
-    return stk_fail(err, STK_INVALID, "'%s' must be %s, not '%.40s'", name, should, text);
+    stk_native_wrong(reply, name, "'%s' must be %s, not '%.40s'", name, should, text);
+    return -1;
 }
 
-static int parse_offset(struct ask *ask, const char *text, struct stk_err *err)
+static int read_offset(struct stk_reply *reply, struct ask *ask, const char *text)
 {
     const char *comma = strchr(text, ',');
     char first[24];
     int len = comma ? (int)(comma - text) : 0;
 
     if (ask->n == 1 && stk_parse_u64(text, 0, INT64_MAX, &ask->offset[0], NULL) < 0)
-        return wrong("offset", text, "a number of bytes", err);
+        return wrong(reply, "offset", text, "a number of bytes");
     if (ask->n == 1)
         return 0;
     if (!comma || (size_t)snprintf(first, sizeof first, "%.*s", len, text) >= sizeof first ||
         stk_parse_u64(first, 0, INT64_MAX, &ask->offset[0], NULL) < 0 ||
         stk_parse_u64(comma + 1, 0, INT64_MAX, &ask->offset[1], NULL) < 0)
-        return wrong("offset", text, "two numbers of bytes with stream=all, of stdout and stderr, such as 120,0", err);
+        return wrong(reply, "offset", text,
+                     "two numbers of bytes with stream=all, of stdout and stderr, such as 120,0");
     return 0;
 }
 
-static int parse_stream(struct ask *ask, const char *text, struct stk_err *err)
+static int read_stream(struct stk_reply *reply, struct ask *ask, const char *text)
 {
     ask->n = strcmp(text, "all") == 0 ? 2 : 1;
     ask->first = strcmp(text, "stderr") == 0 ? STK_STDERR : STK_STDOUT;
     if (ask->n == 1 && ask->first == STK_STDOUT && strcmp(text, "stdout") != 0)
-        return wrong("stream", text, "stdout, stderr or all", err);
+        return wrong(reply, "stream", text, "stdout, stderr or all");
     return 0;
 }
 
-static int parse_flag(const char *name, const char *text, bool *ret, struct stk_err *err)
-{
-    *ret = strcmp(text, "true") == 0;
-    return *ret || strcmp(text, "false") == 0 ? 0 : wrong(name, text, "true or false", err);
-}
-
-static int parse_ask(struct stk_request *r, bool of_job, struct ask *ask, struct stk_err *err)
+/* known: the parameters that there are; a context has one log and no attempts. 0, or -1 with the reply filled. */
+static int read_ask(struct stk_request *r, struct stk_reply *reply, const char *const *known, struct ask *ask)
 {
     const char *stream = stk_request_query(r, "stream"), *attempt = stk_request_query(r, "attempt");
     const char *offset = stk_request_query(r, "offset"), *tail = stk_request_query(r, "tail");
-    const char *follow = stk_request_query(r, "follow");
     uint64_t n = 0;
 
     *ask = (struct ask){ .n = 1, .has_offset = offset != NULL, .has_tail = tail != NULL };
-    if (!of_job && (stream || attempt))
-        return stk_fail(err, STK_INVALID, "'%s' is for the logs of jobs; a context has one log",
-                        stream ? "stream" : "attempt");
-    if (offset && tail)
-        return stk_fail(err, STK_INVALID, "'offset' and 'tail' exclude each other: both say where to begin");
-    if (stream && parse_stream(ask, stream, err) < 0)
+    if (stk_native_query_known(r, reply, known) < 0)
+        return -1;
+    if (offset && tail) {
+        stk_native_wrong(reply, "tail", "'offset' and 'tail' exclude each other: both say where to begin");
+        return -1;
+    }
+    if (stream && read_stream(reply, ask, stream) < 0)
         return -1;
     if (attempt && stk_parse_u64(attempt, 1, INT32_MAX, &n, NULL) < 0)
-        return wrong("attempt", attempt, "a whole number from 1", err);
+        return wrong(reply, "attempt", attempt, "a whole number from 1");
     ask->attempt = (int)n;
-    if (offset && parse_offset(ask, offset, err) < 0)
+    if (offset && read_offset(reply, ask, offset) < 0)
         return -1;
     if (tail && stk_parse_u64(tail, 0, TAIL_MAX, &ask->tail, NULL) < 0)
-        return wrong("tail", tail, "a whole number of lines from 0 to 100000000", err);
-    return follow ? parse_flag("follow", follow, &ask->follow, err) : 0;
+        return wrong(reply, "tail", tail, "a whole number of lines from 0 to 100000000");
+    return stk_native_query_bool(r, reply, "follow", &ask->follow);
 }
 
 /* ---- a log that is shown */
@@ -314,15 +311,17 @@ static struct log *log_new(const struct ask *ask, struct stk_err *err)
 
 void stk_native_jobs_logs(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
+    static const char *const known[] = { "stream", "attempt", "offset", "tail", "follow", NULL };
     const struct native *native = arg;
     const char *id = stk_request_param(r, "id");
-    struct log *log = NULL;
+    struct log *log;
     struct ask ask;
     struct stk_err err;
-    int rc = parse_ask(r, true, &ask, &err);
+    int rc;
 
-    if (rc == 0)
-        rc = (log = log_new(&ask, &err)) ? 0 : -1;
+    if (read_ask(r, reply, known, &ask) < 0)
+        return;
+    rc = (log = log_new(&ask, &err)) ? 0 : -1;
     for (size_t i = 0; rc == 0 && i < ask.n; i++)
         rc = stk_output_of_job(native->core, id, ask.attempt, (enum stk_output_stream)((size_t)ask.first + i),
                                &log->parts[i].output, &err);
@@ -337,12 +336,15 @@ void stk_native_jobs_logs(struct stk_request *r, struct stk_reply *reply, void *
 
 void stk_native_contexts_logs(struct stk_request *r, struct stk_reply *reply, void *arg)
 {
+    static const char *const known[] = { "offset", "tail", "follow", NULL };
     const struct native *native = arg;
-    struct log *log = NULL;
+    struct log *log;
     struct ask ask;
     struct stk_err err;
 
-    if (parse_ask(r, false, &ask, &err) == 0 && (log = log_new(&ask, &err)) &&
+    if (read_ask(r, reply, known, &ask) < 0)
+        return;
+    if ((log = log_new(&ask, &err)) &&
         stk_output_of_context(native->core, stk_request_param(r, "name"), &log->parts[0].output, &err) == 0) {
         reply_log(reply, log, &ask);
         return;

@@ -24,6 +24,7 @@ stk_handler stk_native_jobs_logs, stk_native_contexts_logs;
 stk_handler stk_native_jobs_error, stk_native_contexts_error; /* errors.c */
 stk_handler stk_native_jobs_result;                           /* results.c */
 stk_handler stk_native_events;
+stk_handler stk_native_metrics;
 stk_handler stk_native_deliveries; /* webhooks.c */
 
 /* ---- jobs.c */

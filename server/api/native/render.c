@@ -37,6 +37,7 @@ void stk_native_failed(struct stk_reply *reply, const char *what, const struct s
         stk_native_error(reply, 503, "LIMIT", err->msg);
         stk_reply_header(reply, "Retry-After", "1");
         return;
+    case STK_TOO_LARGE: stk_native_error(reply, 413, "TOO_LARGE", err->msg); return;
     case STK_TIMEOUT: stk_native_error(reply, 504, "TIMEOUT", err->msg); return;
     case STK_OK:
     case STK_RUNNER:
@@ -48,9 +49,7 @@ void stk_native_failed(struct stk_reply *reply, const char *what, const struct s
 
 void stk_native_body_failed(struct stk_reply *reply, const struct stk_err *err)
 {
-    if (err->code == STK_LIMIT)
-        stk_native_error(reply, 413, "TOO_LARGE", err->msg);
-    else if (err->code == STK_TIMEOUT)
+    if (err->code == STK_TIMEOUT)
         stk_native_error(reply, 408, "TIMEOUT", err->msg);
     else
         stk_native_failed(reply, "read a body", err);

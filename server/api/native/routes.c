@@ -33,10 +33,11 @@ static struct stk_route routes[] = {
     { "GET", "/v1/deliveries", stk_native_deliveries, 0 },
 
     { "GET", "/v1/server", stk_native_server, 0 },
+    { "GET", "/metrics", stk_native_metrics, 0 }, /* where scrapers look for it */
     { NULL, NULL, NULL, 0 },
 };
 
-static const char *const prefixes[] = { "v1", NULL };
+static const char *const prefixes[] = { "v1", "metrics", NULL };
 
 static struct native native;
 

@@ -43,18 +43,14 @@ void stk_sjs_binaries_get(struct stk_request *r, struct stk_reply *reply, void *
     stk_binary_row_done(&row);
 }
 
-static void upload_failed(struct stk_reply *reply, const struct stk_err *err)
+void stk_sjs_upload_failed(struct stk_reply *reply, const struct stk_err *err)
 {
-    if (err->code == STK_INVALID || err->code == STK_FULL) {
-        stk_sjs_failed(reply, "upload", err);
-    } else if (err->code == STK_LIMIT) {
-        stk_sjs_err(reply, 413, "%s", err->msg);
-    } else if (err->code == STK_TIMEOUT) {
+    if (err->code != STK_INTERNAL) {
         stk_sjs_body_failed(reply, err);
-    } else {
-        stk_error("sjs", "upload failed", "error", err->msg);
-        stk_sjs_exc(reply, 500, "Storage Failure", err->msg, "java.io.IOException", "");
+        return;
     }
+    stk_error("sjs", "upload failed", "error", err->msg);
+    stk_sjs_exc(reply, 500, "Storage Failure", err->msg, "java.io.IOException", "");
 }
 
 /* The body as a new version of the name; no_archive says that it is none. 0, or -1 with the reply filled. */
@@ -81,7 +77,7 @@ static int store(const struct sjs *sjs, struct stk_request *r, struct stk_reply 
         if (strcmp(err.msg, STK_NO_ARCHIVE) == 0)
             stk_sjs_err(reply, 400, "%s", no_archive);
         else
-            upload_failed(reply, &err);
+            stk_sjs_upload_failed(reply, &err);
         return -1;
     }
     stk_binary_row_done(&row);

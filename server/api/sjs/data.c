@@ -47,9 +47,7 @@ static void upload_failed(struct stk_reply *reply, const char *prefix, const str
                             json_pack("{s:s, s:o, s:o}", "status", "ERROR", "result", stk_sjs_string(text), "reason",
                                       stk_sjs_string(err->msg)));
         break;
-    case STK_LIMIT:
-    case STK_TIMEOUT: stk_sjs_body_failed(reply, err); break;
-    default: stk_sjs_failed(reply, "store a data file", err); break;
+    default: stk_sjs_body_failed(reply, err); break;
     }
 }
 

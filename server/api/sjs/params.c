@@ -66,11 +66,10 @@ int stk_sjs_query_reset(struct stk_request *r, struct stk_reply *reply)
 
 void stk_sjs_body_failed(struct stk_reply *reply, const struct stk_err *err)
 {
-    switch (err->code) {
-    case STK_LIMIT: stk_sjs_err(reply, 413, "%s", err->msg); break;
-    case STK_TIMEOUT: stk_sjs_err(reply, 408, "%s", err->msg); break;
-    default: stk_sjs_failed(reply, "read the request content", err); break;
-    }
+    if (err->code == STK_TIMEOUT)
+        stk_sjs_err(reply, 408, "%s", err->msg);
+    else
+        stk_sjs_failed(reply, "read the request content", err);
 }
 
 struct parse {

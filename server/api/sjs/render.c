@@ -73,6 +73,7 @@ void stk_sjs_failed(struct stk_reply *reply, const char *what, const struct stk_
         stk_sjs_err(reply, 503, "%s", err->msg);
         stk_reply_header(reply, "Retry-After", "1");
         return;
+    case STK_TOO_LARGE: stk_sjs_err(reply, 413, "%s", err->msg); return;
     case STK_TIMEOUT: stk_sjs_exc(reply, 500, "ERROR", err->msg, "akka.pattern.AskTimeoutException", ""); return;
     case STK_OK:
     case STK_RUNNER:

@@ -81,6 +81,7 @@ int stk_sjs_query_reset(struct stk_request *r, struct stk_reply *reply);
 /* The body as HOCON: a new object. */
 int stk_sjs_body(struct stk_request *r, struct stk_reply *reply, json_t **ret);
 /* An answer to a body that could not be read. */
+void stk_sjs_upload_failed(struct stk_reply *reply, const struct stk_err *err);
 void stk_sjs_body_failed(struct stk_reply *reply, const struct stk_err *err);
 /* 1..255 bytes of text without control characters; what names the field. */
 int stk_sjs_check_name(struct stk_reply *reply, const char *what, const char *name);
