@@ -3,6 +3,7 @@ import os
 import sys
 
 import click
+from rich.text import Text
 
 from . import __version__, commands_jobs, commands_run, commands_server, errors
 from .app import App, common
@@ -71,4 +72,4 @@ def last_words(app, problem):
     elif isinstance(problem, click.UsageError) and not isinstance(problem, errors.Problem):
         problem.show()
     else:
-        click.echo("stoke: " + problem.format_message(), err=True)
+        app.terminal.say(Text("stoke: " + problem.format_message()))    # behind a log that has not ended its line

@@ -164,7 +164,7 @@ class Patience:
         if now - self._gone >= self.seconds:
             raise error
         if self._pause == RETRY_FIRST_S:
-            self._tell("%s; trying again for %g s" % (getattr(error, "what", error.message), self.seconds))
+            self._tell("%s; trying again for %g s" % (getattr(error, "what", error.message.rstrip(".")), self.seconds))
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, RETRY_MAX_S)
 

@@ -87,3 +87,17 @@ def test_no_bar_where_it_was_not_wanted(server, context, app, flags):
             stoke(server, "cancel", job)
             assert tty.wait().status == 5
             assert "\x1b[2K" not in tty.raw and "RUNNING 0" not in tty.raw, tty.raw
+
+
+def test_last_words_have_a_line_of_their_own(server, context, app, flags):
+    """Also behind a log whose last line has no end."""
+    script = kit.Dictation(flags)
+    job = server.start_job(context, app, {"do": "dictate", "script": script.path})
+    with Tty(server, "attach", "--log", "stdout", job) as tty:
+        script.out("x" * 4096)      # a piece of a line
+        tty.wait_screen("xxx$")
+        tty.type("\x03")
+        done = tty.wait()
+    assert done.status == 130 and "stoke: left job %s, which goes on: 'stoke attach' follows it, 'stoke cancel' ends it" % job in tty.screen
+    script.end()
+    server.wait_job(job, "FINISHED")
