@@ -1034,7 +1034,7 @@ static void worker_speaks(struct proc *p)
                        : json_pack("{s:s, s:{s:s}}", "type", "failed", "error", "code", "X"));
         return;
     }
-    if (p->hand.n && pick(4) == 1) {
+    if (p->hand.n && pick(2) == 1) {
         say(p, json_pack("{s:s, s:s, s:i}", "type", "spark", "job", p->hand.job, "attempt", p->hand.n));
         return;
     }
