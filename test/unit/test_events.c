@@ -428,7 +428,7 @@ static void progress_waits_for_the_start_of_its_job(void **state)
     bool told = false;
 
     (void)state;
-    f.newest = 40 * PAGE;
+    f.newest = 10 * PAGE;
     set_name(&one->filter.types, "job.progress"); /* there is room all the time */
     set_progress(0, 1, "a", f.newest - 1);
     for (int turns = 0; !told; turns++) {
