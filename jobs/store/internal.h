@@ -322,13 +322,13 @@ struct stk_store {
     struct stk_store_options options;
     char *dir;
     int tmp_fd, blobs_fd, unpacked_fd;
+    bool writer_runs, trash_runs; /* the threads */
 
     struct stk_db writer;              /* the writer thread's */
     unsigned wal_pages;                /* the writer thread's: pages in the WAL after the last commit */
     unsigned wal_safe;                 /* the writer thread's: of these, copied into the database */
     struct stk_cmd *kept, **last_kept; /* the writer thread's: refused by a full disk, to be tried again */
     pthread_t writer_thread;
-    bool writer_runs;
 
     pthread_mutex_t queue_lock; /* guards first..stopping */
     pthread_cond_t queue_cond;
@@ -347,7 +347,6 @@ struct stk_store {
     pthread_cond_t trash_cond;
     bool trash_waiting, trash_stop;
     pthread_t trash_thread;
-    bool trash_runs;
 
     atomic_uint_fast64_t commits, commands;
     struct stk_histogram commit_us, batch; /* how long a transaction took, how many commands it had */

@@ -4,6 +4,7 @@ A FakeServer listens in a state directory and keeps every message; tests wait fo
 killed and started again while the processes live. A FakeContext starts a zygote, has it fork, and runs jobs. Only what
 was started here is ended, by pid.
 """
+import glob
 import hashlib
 import json
 import os
@@ -315,7 +316,11 @@ class Worker:
             os.kill(self.pid, signal.SIGABRT)
             with self.server.changed:
                 self.server.changed.wait_for(lambda: self._exited(since), 10)
-        return "\n".join([*told, self.context.log()[-10000:]])
+        told.append(self.context.log()[-10000:])
+        for path in glob.glob(os.path.join(self.server.state, "logs", self.name + ".stderr")):     # attached meanwhile
+            with open(path, errors="replace") as f:
+                told.append(f.read()[-10000:])
+        return "\n".join(told)
 
     def seen(self, kind, **kw):
         return self.context.seen(self.name, kind, **kw)
