@@ -662,7 +662,8 @@ void stk_request_metrics(struct stk_request *r, struct stk_metrics *m)
                     atomic_load(&http->in_flight));
     stk_metrics_one(m, "stoker_http_requests_waiting", STK_GAUGE,
                     "Of these, those that wait for a job or a context (max-waiting).", atomic_load(&http->waiting));
-    stk_metrics_one(m, "stoker_http_streams", STK_GAUGE, "Logs and events that are being followed (max-streams).",
+    stk_metrics_one(m, "stoker_http_streams", STK_GAUGE,
+                    "Followed logs and events, and long files, that are being sent (max-streams).",
                     stk_streams_count(http->streams));
 }
 
