@@ -144,6 +144,7 @@ static void finish_if_over(struct job *job)
         json_object_set_new(job->receipt, "stopped_by", json_string("itself"));
         job_settle_done(job, job->outcome);
     } else {
+        result_discard(job); /* it may have finished because of the cancel */
         job_settle(job, state_of(job), error_of(job));
     }
     queue_dispatch(ctx);

@@ -107,8 +107,13 @@ static int give_name(struct stk_data_upload *up, char name[FILE_NAME_BYTES], str
         return stk_fail_sys(err, errno, "cannot open the folder " FOLDER "/");
     for (int i = 0; i < TRIES; i++) {
         compose(name, up->prefix, now + i * 1000);
-        if (renameat2(state, up->temporary, folder, name, RENAME_NOREPLACE) == 0)
-            return fsync(folder) < 0 ? stk_fail_sys(err, errno, "cannot write the upload") : 0;
+        if (renameat2(state, up->temporary, folder, name, RENAME_NOREPLACE) == 0) {
+            if (fsync(folder) == 0)
+                return 0;
+            stk_fail_sys(err, errno, "cannot write the upload");
+            unlinkat(folder, name, 0); /* who is told that it failed uploads it again */
+            return -1;
+        }
         if (errno != EEXIST)
             break;
     }

@@ -53,7 +53,9 @@ struct server {
     struct stk_http *http;
     struct stk_webhooks *webhooks;
     char *webhook_secret; /* NULL: none */
-    pthread_t main_thread, loop_thread;
+    const struct stk_api_options *api;
+    pthread_t main_thread, loop_thread, starter;
+    bool starts;               /* the starter is to be joined */
     atomic_bool contexts_left; /* set when the core has stopped */
 };
 
@@ -261,6 +263,15 @@ static int start_core(struct server *s, struct stk_err *err)
     return 0;
 }
 
+/* Those that start with the server; nobody waits for it. */
+static void *start_contexts(void *arg)
+{
+    struct server *s = arg;
+
+    stk_settings_start_contexts(s->core, s->api);
+    return NULL;
+}
+
 static int start_http(struct server *s, struct stk_err *err)
 {
     const struct stk_config *c = &s->config;
@@ -293,7 +304,9 @@ static int start_http(struct server *s, struct stk_err *err)
     s->http = stk_http_start(&options, err);
     if (!s->http)
         return -1;
-    stk_settings_start_contexts(s->core, &api);
+    s->api = &api;
+    if (json_object_size(c->contexts) > 0)
+        s->starts = pthread_create(&s->starter, NULL, start_contexts, s) == 0;
     return 0;
 }
 
@@ -419,6 +432,8 @@ static void shut_down(struct server *s, bool contexts_left)
     char counts[2][24];
 
     stk_http_stop(s->http, HTTP_STOP_MS);
+    if (s->starts)
+        pthread_join(s->starter, NULL); /* the core, which has stopped, lets nobody wait */
     stk_webhooks_stop(s->webhooks, contexts_left ? 0 : WEBHOOKS_STOP_MS); /* the next server is there at once */
     stk_loop_stop(s->loop);
     pthread_join(s->loop_thread, NULL);

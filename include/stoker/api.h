@@ -88,7 +88,10 @@ int stk_settings_keep_warm(struct stk_core *core, const json_t *context_settings
 
 /* Contexts that start with the server, as an object of name -> settings. STK_INVALID: a name or a setting is wrong. */
 int stk_settings_check_contexts(const json_t *context_settings, const json_t *contexts, struct stk_err *err);
-/* Asks for those that are not there; how they start is logged by the core. Any thread but the loop. */
+/*
+ * Asks for those that are not there; how they start is logged by the core. Any thread but the loop; it may wait for the end of
+ * those of the same names that are being stopped.
+ */
 void stk_settings_start_contexts(struct stk_core *core, const struct stk_api_options *options);
 
 /* ---- uploads: upload.c */

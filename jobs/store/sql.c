@@ -116,7 +116,9 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "INSERT INTO deliveries (id, job, url, origin, secret, form, state, attempts) VALUES (?1, ?2,"
         " json_extract(?3, '$.url'), json_extract(?3, '$.origin'), json_extract(?3, '$.secret'),"
         " json_extract(?3, '$.form'), 0, 0)",
-    [STK_SQL_DELIVERIES_DUE] = "UPDATE deliveries SET state = 1, event = ?2, since_us = ?3, due_us = ?3"
+    /* Which index is said, here and below: SQLite would take that of states, and read all that wait or are due. */
+    [STK_SQL_DELIVERIES_DUE] = "UPDATE deliveries INDEXED BY deliveries_job"
+                               " SET state = 1, event = ?2, since_us = ?3, due_us = ?3"
                                " WHERE job = (SELECT seq FROM jobs WHERE id = ?1) AND state = 0",
     /* Of the configuration. Before the row changes: a job ends once. */
     [STK_SQL_DELIVERY_DUE_INSERT] =
@@ -130,9 +132,9 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
     [STK_SQL_JOB_NEWEST] = "SELECT max(seq) FROM jobs",
     [STK_SQL_JOB_TIME_AFTER] = "SELECT submitted_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT 1",
     /* A job whose end is still to be told is not one that has ended. */
-    [STK_SQL_JOB_OLDEST] =
-        "SELECT seq, id, iif(EXISTS (SELECT 1 FROM deliveries d WHERE d.job = jobs.seq AND d.state = 1), 0, state),"
-        " attempt, submitted_us, ended_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    [STK_SQL_JOB_OLDEST] = "SELECT seq, id, iif(EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_job"
+                           "   WHERE d.job = jobs.seq AND d.state = 1), 0, state),"
+                           " attempt, submitted_us, ended_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2",
     [STK_SQL_JOB_DELIVERIES_DELETE] = "DELETE FROM deliveries WHERE job = ?1",
     [STK_SQL_JOB_CONFIG_DELETE] = "DELETE FROM job_configs WHERE job = ?1",
     [STK_SQL_JOB_TAGS_DELETE] = "DELETE FROM job_tags WHERE (tag, state, submitted_us, seq) IN (SELECT each.value, "
@@ -195,10 +197,12 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
 
     /* To whom something is due, and since when: one step through the index for each. */
     [STK_SQL_DELIVERY_ORIGINS] =
-        "WITH RECURSIVE o (origin) AS (SELECT min(origin) FROM deliveries WHERE state = 1 UNION ALL"
-        " SELECT (SELECT min(origin) FROM deliveries WHERE state = 1 AND origin > o.origin) FROM o"
-        " WHERE o.origin IS NOT NULL)"
-        " SELECT origin, (SELECT min(due_us) FROM deliveries d WHERE d.state = 1 AND d.origin = o.origin)"
+        "WITH RECURSIVE o (origin) AS"
+        " (SELECT min(origin) FROM deliveries INDEXED BY deliveries_due WHERE state = 1 UNION ALL"
+        "  SELECT (SELECT min(origin) FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND origin > o.origin)"
+        "  FROM o WHERE o.origin IS NOT NULL)"
+        " SELECT origin, (SELECT min(due_us) FROM deliveries d INDEXED BY deliveries_due"
+        "  WHERE d.state = 1 AND d.origin = o.origin)"
         " FROM o WHERE origin IS NOT NULL",
     [STK_SQL_DELIVERIES_OF] =
         "SELECT " DELIVERY_COLUMNS ", d.secret FROM deliveries d INDEXED BY deliveries_due"

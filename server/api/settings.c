@@ -576,10 +576,32 @@ int stk_settings_check_contexts(const json_t *context_settings, const json_t *co
     return 0;
 }
 
+static bool is_stopping(struct stk_core *core, const char *name)
+{
+    struct stk_context_row row;
+    bool stopping;
+
+    if (stk_context_get(core, name, &row, NULL) < 0)
+        return false;
+    stopping = row.state == STK_CONTEXT_STOPPING;
+    stk_context_row_done(&row);
+    return stopping;
+}
+
+static int begin(struct stk_core *core, const struct stk_api_options *options, const struct stk_context_wish *wish,
+                 struct stk_err *err)
+{
+    struct stk_context_row row;
+
+    if (stk_context_create(core, &wish->spec, STK_RECORDED, options->context_create_timeout_ms, &row, NULL, err) < 0)
+        return -1;
+    stk_context_row_done(&row);
+    return 0;
+}
+
 void stk_settings_start_contexts(struct stk_core *core, const struct stk_api_options *options)
 {
     struct stk_context_wish wish;
-    struct stk_context_row row;
     struct stk_err err;
     const char *name;
     json_t *own;
@@ -588,10 +610,12 @@ void stk_settings_start_contexts(struct stk_core *core, const struct stk_api_opt
     json_object_foreach(options->contexts, name, own) {
         if (wish_named(&wish, options->context_settings, name, own, &err) < 0)
             continue; /* it was checked at the start */
-        rc = stk_context_create(core, &wish.spec, STK_RECORDED, options->context_create_timeout_ms, &row, NULL, &err);
-        if (rc == 0)
-            stk_context_row_done(&row);
-        else if (err.code != STK_CONFLICT) /* it is there */
+        rc = begin(core, options, &wish, &err);
+        if (rc < 0 && err.code == STK_CONFLICT && is_stopping(core, name)) { /* one of an earlier server: after it */
+            stk_context_delete(core, name, false, options->context_delete_timeout_ms, NULL);
+            rc = begin(core, options, &wish, &err);
+        }
+        if (rc < 0 && (err.code != STK_CONFLICT || is_stopping(core, name)))
             stk_error("context", "not started with the server", "name", name, "why", err.msg);
         stk_context_wish_done(&wish);
     }

@@ -103,14 +103,32 @@ def test_reset_of_nothing(daemon):
 
 
 def test_reset_when_one_does_not_end(daemon):
-    """500 that names it; the others have ended."""
-    server = daemon(context_delete_timeout="1s", stop_grace="60s").start()
+    """500 that names it; the others have ended, and those of the configuration start anew."""
+    server = daemon(contexts="first { }", context_delete_timeout="1s", stop_grace="60s").start()
+    all_run(server, "first")
+    first = ids(server)["first"]
     server.create("deaf", wish={"keeper": "ignore_sigterm"})
     server.create("fine")
     status, body = reset(server)
     assert status == 500 and body["status"] == "ERROR" and "deaf" in body["result"]["message"]
-    wait_for(lambda: up(server) == ["deaf"], lambda: "only the deaf one, not %s" % up(server))
+    wait_for(lambda: up(server) == ["deaf", "first"], lambda: "the deaf one and the first, not %s" % up(server))
+    assert ids(server)["first"] != first
     assert server.delete("/contexts/deaf", force="true").status == 200
+
+
+def test_one_that_an_earlier_server_was_stopping(daemon):
+    """It is started again when that has ended, which nobody waits for meanwhile."""
+    server = daemon(contexts="slow { spark.fake.keeper = ignore_sigterm }", stop_grace="60s").start()
+    all_run(server, "slow")
+    first = ids(server)["slow"]
+    server.background("DELETE", "/contexts/slow")
+    wait_for(lambda: server.get("/contexts/slow").json["state"] == "STOPPING", "stop")
+    server.restart()
+    assert server.get("/contexts/slow").json["state"] == "STOPPING"
+    assert server.delete("/contexts/slow", force="true").status == 200
+    all_run(server, "slow")
+    assert ids(server)["slow"] != first
+    assert server.delete("/contexts/slow", force="true").status == 200
 
 
 @pytest.mark.parametrize(

@@ -368,6 +368,39 @@ static void walks_neither_scan_nor_sort(void **state)
     }
 }
 
+/* A job's end and a step of retention read the deliveries of their jobs only, and the look at what is due one row for each origin. */
+static void deliveries_are_found_by_their_job_and_origin(void **state)
+{
+    static const struct {
+        enum stk_sql which;
+        const char *index;
+    } queries[] = {
+        { STK_SQL_DELIVERIES_DUE, "deliveries_job (job=?)" },
+        { STK_SQL_JOB_OLDEST, "deliveries_job (job=?)" },
+        { STK_SQL_DELIVERY_ORIGINS, "deliveries_due (origin>?)" },
+        { STK_SQL_DELIVERY_ORIGINS, "deliveries_due (origin=?)" },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < STK_LEN(queries); i++) {
+        char *text = sqlite3_mprintf("EXPLAIN QUERY PLAN %s", stk_sql_text[queries[i].which]);
+        bool found = false;
+        sqlite3_stmt *plan;
+
+        assert_int_equal(SQLITE_OK, sqlite3_prepare_v2(f->db, text, -1, &plan, NULL));
+        while (sqlite3_step(plan) == SQLITE_ROW) {
+            const char *line = (const char *)sqlite3_column_text(plan, 3);
+
+            found |= strstr(line, queries[i].index) != NULL;
+            if (strstr(line, "deliveries_state"))
+                fail_msg("query %zu: %s", i, line);
+        }
+        sqlite3_finalize(plan);
+        sqlite3_free(text);
+        assert_true(found);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -378,6 +411,7 @@ int main(void)
         TEST(the_search_for_the_rare_among_many_goes_on),
         TEST(a_rare_thing_is_found_at_once),
         TEST(walks_neither_scan_nor_sort),
+        TEST(deliveries_are_found_by_their_job_and_origin),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

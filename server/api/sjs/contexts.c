@@ -247,11 +247,10 @@ void stk_sjs_contexts_reset(struct stk_request *r, struct stk_reply *reply, void
     stk_context_rows_free(rows, n);
     if (sync)
         stk_request_wait_end(r);
-    if (rc < 0) {
-        stk_sjs_failed(reply, "reset contexts", &err);
-        return;
-    }
-    if (sync)
+    if (sync) /* also when one does not end: the others have */
         stk_settings_start_contexts(sjs->core, sjs->options);
-    stk_sjs_ok(reply, 200, sync ? "Context reset" : "Context reset requested");
+    if (rc < 0)
+        stk_sjs_failed(reply, "reset contexts", &err);
+    else
+        stk_sjs_ok(reply, 200, sync ? "Context reset" : "Context reset requested");
 }
