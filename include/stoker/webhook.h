@@ -92,7 +92,7 @@ int stk_webhook_secret_check(const char *secret, struct stk_err *err);
  */
 char *stk_webhook_make(const struct stk_webhook_rules *rules, const char *url, const char *secret,
                        enum stk_webhook_form form, struct stk_err *err);
-/* The URL as it may be shown: without what may be secret in its query. The caller's to free(). */
+/* The URL as it may be shown: without what may be secret in its path or query. The caller's to free(). */
 char *stk_webhook_url_shown(const char *url);
 
 /* ---- what is sent */

@@ -87,12 +87,13 @@ int stk_webhook_url_check(const char *url, char **ret_origin, struct stk_err *er
 
 char *stk_webhook_url_shown(const char *url)
 {
-    size_t len = strcspn(url, "?#");
+    const char *host = strstr(url, "://");
+    size_t len = host ? (size_t)(host + 3 - url) + strcspn(host + 3, "/?#") : strcspn(url, "/?#");
     stk_auto_buf b = { 0 };
 
     stk_buf_add(&b, url, len);
-    if (url[len])
-        stk_buf_add_str(&b, "?...");
+    if (url[len] && strcmp(url + len, "/") != 0)
+        stk_buf_add_str(&b, "/...");
     return stk_buf_steal(&b);
 }
 
