@@ -106,8 +106,11 @@ void objects_listed(struct context *ctx, json_t *msg)
         return;
     if (!a->answer)
         a->answer = json_array();
-    if (json_is_array(list) && json_is_array(a->answer))
-        json_array_extend(a->answer, list);
+    if (json_is_array(list) && json_is_array(a->answer)) {
+        json_auto_t *copy = json_deep_copy(list); /* no part of the answer is seen by two threads */
+
+        json_array_extend(a->answer, copy);
+    }
     if (!json_is_true(json_object_get(msg, "more")))
         answer(ctx, a, NULL);
 }
@@ -120,7 +123,7 @@ void objects_dropped(struct context *ctx, json_t *msg)
     if (!a || failed(ctx, a, msg))
         return;
     json_decref(a->answer);
-    a->answer = json_is_object(object) ? json_incref(object) : NULL;
+    a->answer = json_is_object(object) ? json_deep_copy(object) : NULL;
     answer(ctx, a, NULL);
 }
 

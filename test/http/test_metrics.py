@@ -209,14 +209,16 @@ def test_requests_by_route(daemon):
         assert server.get("/v1/jobs/" + unique()).status == 404
     assert server.request("HEAD", "/healthz").status == 200
     assert server.get("/v1/jobs", limit="x").status == 400
-    scrape = Scrape(server)
     count = "stoker_http_requests_total"
+    scrape = wait_for(  # a request counts when its answer has been sent
+        lambda: (lambda s: s if s.find(count) - s.find(count, route="/metrics") == 5 else None)(Scrape(server)), "five requests"
+    )
     assert scrape.get(count, route="/v1/jobs/{id}", method="GET", code="404") == 3
     assert scrape.get(count, route="/healthz", method="GET", code="200") == 1
     assert scrape.get(count, route="/v1/jobs", method="GET", code="400") == 1
     times = "stoker_http_request_duration_seconds_count"
     assert scrape.get(times, route="/v1/jobs/{id}", method="GET") == 3
-    assert Scrape(server).get(count, route="/metrics", method="GET", code="200") == 1  # the one before
+    wait_for(lambda: Scrape(server).find(count, route="/metrics", method="GET", code="200") >= 1, "the scrape before")
 
 
 def test_clients_cannot_make_up_labels(daemon):
