@@ -102,7 +102,7 @@ def test_histograms_add_up(server, context, app):
 def test_jobs_by_state_slots_and_times(daemon, flags):
     server = daemon(max_jobs=2).start()
     app, context = server.upload(), server.create()
-    slots = Scrape(server).get("stoker_slots")
+    slots = wait_for(lambda: Scrape(server).get("stoker_slots"), "slots in the numbers")
     hold = {"wait": flags.path("go")}
     first = [server.start_job(context, app, hold) for _ in range(int(slots))]
     for job in first:
@@ -148,7 +148,10 @@ def test_each_end_is_counted_by_its_state(daemon, flags):
 def test_contexts(daemon):
     server = daemon().start()
     name = server.create()
-    up = Scrape(server)
+    up = wait_for(
+        lambda: (lambda s: s if s.get("stoker_contexts", state="RUNNING") == 1 else None)(Scrape(server)),
+        "a context in the numbers",
+    )
     assert {s: up.get("stoker_contexts", state=s) for s in CONTEXT_STATES[:3]} == {
         "CREATING": 0,
         "RUNNING": 1,
@@ -170,8 +173,10 @@ def test_a_killed_server_knows_its_jobs_again_and_counts_from_zero(daemon, flags
     job = server.start_job(context, app, {"wait": flags.path("go")})
     server.wait_running(job)
     server.restart()
-    scrape = Scrape(server)
-    assert scrape.jobs() == {"FINISHED": 1, "RUNNING": 1}
+    scrape = wait_for(
+        lambda: (lambda s: s if s.jobs() == {"FINISHED": 1, "RUNNING": 1} else None)(Scrape(server)),
+        lambda: Scrape(server).jobs(),
+    )
     assert scrape.get("stoker_contexts", state="RUNNING") == 1
     assert scrape.get("stoker_jobs_submitted_total") == 0
     assert scrape.find("stoker_jobs_ended_total") == 0
@@ -184,7 +189,10 @@ def test_the_store(daemon):
     server = daemon().start()
     before = Scrape(server)
     server.upload()
-    after = Scrape(server)
+    done = before.get("stoker_store_commands_total")
+    after = wait_for(
+        lambda: (lambda s: s if s.get("stoker_store_commands_total") > done else None)(Scrape(server)), "a command"
+    )
     for name in "commits_total", "commands_total", "commit_seconds_count", "batch_commands_count":
         assert after.get("stoker_store_" + name) > before.get("stoker_store_" + name), name
     assert after.get("stoker_store_commits_total") == after.get("stoker_store_commit_seconds_count")
