@@ -203,7 +203,7 @@ check: ## all set-up and all tests
 	@$(submake) $(parallel) VARIANT=tsan all unit-tests
 	@$(submake) $(parallel) VARIANT=fuzz fuzzers
 	@$(submake) oracle
-	@test/run-checks unit hocon runner http asan-unit asan-http tsan-unit tsan-http fuzz spark soak
+	@test/run-checks unit hocon runner http-rest asan-unit asan-http tsan-unit tsan-http fuzz spark soak
 
 check-unit: unit-tests ## unit tests of the C code
 	@test/run-checks unit

@@ -87,7 +87,7 @@ class FakeServer:
         self.peers = {}                 # (context, process) -> the latest Peer
         self.acks = True                # acknowledge `done` and `exited`
         self.welcomes = True            # answer `hello`
-        self.refuse = set()             # processes to refuse
+        self.refuse = set()             # (context, process) to refuse
         self.jobs = make_binary(self.state, "jobs", {"stoker_test_jobs.py": JOBS})
         self.listener = None
         self.listen()
@@ -129,7 +129,7 @@ class FakeServer:
                 return
             process = peer.hello["process"]
             self.messages.append((peer.hello["context"], process, message))
-            if kind == "hello" and process in self.refuse:
+            if kind == "hello" and (peer.hello["context"], process) in self.refuse:
                 peer.send({"type": "refused", "reason": "test"})
             elif kind == "hello" and self.welcomes:
                 self.peers[peer.hello["context"], process] = peer

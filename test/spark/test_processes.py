@@ -134,7 +134,7 @@ def test_a_worker_lists_nothing_it_does_not_know(server, workers):
 
 def test_a_refused_worker_ends(server, workers, context):
     worker = workers()
-    server.refuse.add(worker.name)
+    server.refuse.add((worker.context.id, worker.name))
     since = server.mark()
     server.kill()
     server.listen()
