@@ -257,7 +257,8 @@ class Worker:
             described.__cause__ = error
             return {"outcome": "error", "error": failure.describe(described, self.phase)}
         fields = failure.describe(error, self.phase)
-        if fields["code"] in ("CONTEXT_LOST", "CONTEXT_STOPPED") and self.jvm_ends():
+        # Whatever Java says while the JVM is shutting down may come of that.
+        if (fields["code"] in ("CONTEXT_LOST", "CONTEXT_STOPPED") or fields.get("cause")) and self.jvm_ends():
             time.sleep(LAST_WORDS_SECONDS)  # the keeper knows why the JVM has ended; its word of it ends this process
         # The keeper's cancel stops the Spark job before the interrupt comes; that the call then failed is the cancel.
         cause = fields.get("cause") or ""

@@ -92,7 +92,8 @@ def test_a_heap_that_is_used_up_is_told(own_context, server):
     assert (ended["code"], ended["retry"]) == ("DRIVER_OUT_OF_MEMORY", "with-more-memory"), ended
     assert "spark.driver.memory" in ended["message"] and ended["log_tail"]
     assert context.zygote.wait(20) == 1
-    assert [done["error"]["code"] for done in worker.seen("done", job=job.id)] in ([], ["DRIVER_OUT_OF_MEMORY"])
+    told = [done["error"] for done in worker.seen("done", job=job.id)]
+    assert [error["code"] for error in told] in ([], ["DRIVER_OUT_OF_MEMORY"]), told
 
 
 @pytest.mark.parametrize("status, code", [(52, "DRIVER_OUT_OF_MEMORY"), (3, "CONTEXT_LOST")])
