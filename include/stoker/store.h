@@ -98,6 +98,10 @@ struct stk_attempt {
 int stk_store_delivery_tried(struct stk_store *s, const struct stk_attempt *attempt, stk_store_done_fn *done, void *arg,
                              struct stk_err *err);
 
+/* Without an attempt. seqs are borrowed until done; those that are settled stay as they are. */
+int stk_store_deliveries_give_up(struct stk_store *s, const int64_t *seqs, size_t n, stk_store_done_fn *done, void *arg,
+                                 struct stk_err *err);
+
 /* fn is called on the writer's thread when a commit has made deliveries due, and must not wait. NULL: no more, also not now. */
 void stk_store_on_due(struct stk_store *s, void (*fn)(void *arg), void *arg);
 
@@ -105,7 +109,7 @@ struct stk_due_origin {
     struct stk_text *origin;
     int64_t due_us; /* of the first that is due there, or will be */
 };
-/* To whom something is to be sent. Release with stk_due_origins_free(). */
+/* To whom something is to be sent, in the order of strcmp(). Release with stk_due_origins_free(). */
 int stk_store_due_origins(struct stk_store *s, struct stk_due_origin **ret, size_t *ret_n, struct stk_err *err);
 void stk_due_origins_free(struct stk_due_origin *origins, size_t n);
 /* The first ones of what is to be sent there, with their secrets. */

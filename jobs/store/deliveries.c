@@ -121,6 +121,35 @@ int stk_store_delivery_tried(struct stk_store *s, const struct stk_attempt *atte
     return stk_writer_queue_take(s, cmd, false, err);
 }
 
+static enum stk_cmd_result run_give_up(struct stk_store *s, struct stk_cmd *cmd, struct stk_err *err)
+{
+    struct stk_db *db = &s->writer;
+
+    (void)err;
+    for (size_t i = 0; i < cmd->give_up.n; i++) {
+        sqlite3_stmt *stmt = stk_db_use(db, STK_SQL_DELIVERY_GIVE_UP);
+
+        stk_db_bind_int(db, stmt, 1, cmd->give_up.seqs[i]);
+        stk_db_bind_int(db, stmt, 2, cmd->at_us);
+        if (stk_db_run(db, stmt) < 0)
+            return STK_CMD_FAILED;
+    }
+    return STK_CMD_DONE;
+}
+
+int stk_store_deliveries_give_up(struct stk_store *s, const int64_t *seqs, size_t n, stk_store_done_fn *done, void *arg,
+                                 struct stk_err *err)
+{
+    struct stk_cmd *cmd = stk_cmd_new(done, arg, 0, err);
+
+    if (!cmd)
+        return -1;
+    cmd->give_up.seqs = seqs;
+    cmd->give_up.n = n;
+    cmd->run = run_give_up;
+    return stk_writer_queue_take(s, cmd, false, err);
+}
+
 /* ---- reads */
 
 static int fill_delivery(sqlite3_stmt *stmt, void *to, struct stk_err *err)

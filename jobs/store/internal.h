@@ -64,6 +64,7 @@ enum stk_sql {
     STK_SQL_DELIVERIES_DUE,
     STK_SQL_DELIVERY_DUE_INSERT,
     STK_SQL_DELIVERY_TRIED,
+    STK_SQL_DELIVERY_GIVE_UP,
     STK_SQL_JOB_DELIVERIES_DELETE,
     STK_SQL_JOB_NEWEST,
     STK_SQL_JOB_TIME_AFTER,
@@ -286,7 +287,11 @@ struct stk_cmd {
             size_t n_digests;
         } binary;
         struct stk_attempt attempt; /* its error, "" for none, is below */
-        struct stk_expiry *expiry;  /* the caller's */
+        struct {
+            const int64_t *seqs; /* the caller's */
+            size_t n;
+        } give_up;
+        struct stk_expiry *expiry; /* the caller's */
         struct {
             const char (*ids)[STK_UUID_MAX]; /* the caller's */
             size_t n;

@@ -128,6 +128,10 @@ const char *const stk_sql_text[STK_SQL_COUNT] = {
         "UPDATE deliveries SET state = ?2, due_us = ?3, settled_us = ?4, status = ?5, error = ?6,"
         " attempts = attempts + 1, secret = CASE ?2 WHEN 1 THEN secret END WHERE seq = ?1 AND state = 1",
 
+    [STK_SQL_DELIVERY_GIVE_UP] =
+        "UPDATE deliveries SET state = 3, due_us = NULL, settled_us = ?2, secret = NULL,"
+        " error = coalesce(error, 'its turn did not come before webhook-give-up') WHERE seq = ?1 AND state = 1",
+
     /* Retention. seq is the order of arrival, and the oldest go first: no index is needed to find them. */
     [STK_SQL_JOB_NEWEST] = "SELECT max(seq) FROM jobs",
     [STK_SQL_JOB_TIME_AFTER] = "SELECT submitted_us FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT 1",

@@ -5,7 +5,11 @@
  *     due --look()--> SENDING --on_sent()--> RECORDING --on_recorded()--> gone, or due again later
  *
  * Nothing is written before an attempt, so who dies while sending, or before it is recorded, sends again.
+ *
+ * Receivers take turns, and one that has failed is probed by one attempt at a time. So what waits for it may wait too long: what
+ * has been due for longer than deliveries are tried is given up without an attempt, many at a time.
  */
+#include "origins.h"
 #include "sender.h"
 
 #include "live.h"
@@ -20,6 +24,8 @@
 enum {
     PER_ORIGIN = 4, /* at once, to one host and port */
     TOTAL = 64,
+    TO_FAILED = 32,       /* of them, to origins that have failed */
+    SWEEP = 256,          /* given up at once: a transaction that jobs hardly notice */
     LOOK_GAP_MS = 10,     /* between two looks: jobs may end by thousands a second */
     LOOK_AGAIN_MS = 1000, /* after a store that could not be read, or a record that the disk had no room for */
     GONE = 410,           /* a receiver that says so means it */
@@ -38,6 +44,14 @@ struct flight {
     LIST_ENTRY(flight) link;
 };
 
+/* What is being given up. */
+struct sweep {
+    struct stk_text *origin;
+    int64_t seqs[SWEEP];
+    size_t n;                /* 0: nothing */
+    enum flight_state state; /* under lock; never SENDING but at first */
+};
+
 struct stk_webhooks {
     struct stk_webhooks_options o;
     struct stk_core *core;
@@ -46,10 +60,13 @@ struct stk_webhooks {
     pthread_t thread;
     LIST_HEAD(, flight) flights;
     int n_flights;
-    int64_t look_ms; /* monotonic: when to look again */
+    struct origins origins;
+    struct sweep sweep;
+    int64_t sweep_ms; /* monotonic: not before */
+    int64_t look_ms;  /* monotonic: when to look again */
     int64_t looked_ms;
 
-    pthread_mutex_t lock; /* guards due to stop_by_ms, and states of flights */
+    pthread_mutex_t lock; /* guards due to stop_by_ms, and states of flights and of sweep */
     pthread_cond_t none_recording;
     int n_recording;
     bool due; /* something has become due, or a record was answered */
@@ -143,8 +160,11 @@ static void settle(struct flight *f, const struct outcome *o)
 static void on_sent(void *arg, void *user, const struct outcome *outcome)
 {
     struct flight *f = user;
+    struct origin *to = origins_find(&f->w->origins, f->row.origin);
 
     (void)arg;
+    if (to)
+        to->failed = outcome->error[0];
     stk_webhook_body_done(&f->body);
     settle(f, outcome);
     record(f);
@@ -237,13 +257,44 @@ static int flights_to(const struct stk_webhooks *w, const char *origin)
     return n;
 }
 
-static bool in_flight(const struct stk_webhooks *w, int64_t seq)
+static int flights_to_failed(const struct stk_webhooks *w)
+{
+    const struct flight *f;
+    int n = 0;
+
+    LIST_FOREACH(f, &w->flights, link)
+    {
+        const struct origin *to = origins_find(&w->origins, f->row.origin);
+
+        n += to && to->failed;
+    }
+    return n;
+}
+
+static int room_for(const struct stk_webhooks *w, const struct origin *to)
+{
+    int left = TOTAL - w->n_flights, room;
+
+    if (left <= 0)
+        return 0;
+    room = (to->failed ? 1 : PER_ORIGIN) - flights_to(w, stk_text_data(to->name));
+    if (room > 0 && to->failed && TO_FAILED - flights_to_failed(w) < left)
+        left = TO_FAILED - flights_to_failed(w);
+    return room < left ? room : left;
+}
+
+/* On its way, or being given up. */
+static bool in_hand(const struct stk_webhooks *w, int64_t seq)
 {
     const struct flight *f;
 
     LIST_FOREACH(f, &w->flights, link)
     {
         if (f->row.seq == seq)
+            return true;
+    }
+    for (size_t i = 0; i < w->sweep.n; i++) {
+        if (w->sweep.seqs[i] == seq)
             return true;
     }
     return false;
@@ -258,28 +309,26 @@ static int64_t due_in_ms(const struct stk_webhooks *w, int64_t due_us)
 }
 
 /* -1: the store cannot be read. */
-static int look_at(struct stk_webhooks *w, const char *origin, int64_t now_ms)
+static int look_at(struct stk_webhooks *w, struct origin *to, int64_t now_ms, struct stk_err *err)
 {
-    int room = PER_ORIGIN - flights_to(w, origin);
+    int room = room_for(w, to);
     struct stk_delivery_row *rows;
-    struct stk_err err;
     size_t n;
 
     if (room <= 0)
-        return 0; /* the end of one of them looks again */
-    if (stk_store_due_deliveries(w->store, origin, 2 * PER_ORIGIN, &rows, &n, &err) < 0) {
-        stk_error("webhook", "cannot read what is due", "why", err.msg);
+        return 0; /* the end of what is on its way looks again */
+    if (stk_store_due_deliveries(w->store, stk_text_data(to->name), 2 * PER_ORIGIN, &rows, &n, err) < 0)
         return -1;
-    }
-    for (size_t i = 0; i < n && room > 0 && w->n_flights < TOTAL; i++) {
+    for (size_t i = 0; i < n && room > 0; i++) {
         int64_t ms = due_in_ms(w, rows[i].due_us);
 
-        if (in_flight(w, rows[i].seq))
+        if (in_hand(w, rows[i].seq))
             continue;
         if (ms > 0) {
             w->look_ms = sooner(w->look_ms, now_ms + ms);
             break;
         }
+        to->served = ++w->origins.served;
         begin(w, &rows[i]);
         room--;
     }
@@ -287,42 +336,126 @@ static int look_at(struct stk_webhooks *w, const char *origin, int64_t now_ms)
     return 0;
 }
 
-static int by_due(const void *a, const void *b)
+static int look_at_all(struct stk_webhooks *w, int64_t now_ms, struct stk_err *err)
 {
-    int64_t x = ((const struct stk_due_origin *)a)->due_us, y = ((const struct stk_due_origin *)b)->due_us;
-
-    return (x > y) - (x < y);
-}
-
-/* Who has waited longest comes first. */
-static void look(struct stk_webhooks *w)
-{
-    int64_t now_ms = stk_mono_ms();
-    struct stk_due_origin *origins;
-    struct stk_err err;
+    stk_auto_free struct origin **turns = NULL;
+    struct stk_due_origin *due;
     size_t n;
-    int rc = 0;
+    int rc;
 
-    w->looked_ms = now_ms;
-    w->look_ms = INT64_MAX;
-    if (stk_store_due_origins(w->store, &origins, &n, &err) < 0) {
-        stk_error("webhook", "cannot read what is due", "why", err.msg);
-        w->look_ms = now_ms + LOOK_AGAIN_MS;
-        return;
-    }
-    if (n > 1)
-        qsort(origins, n, sizeof *origins, by_due);
-    for (size_t i = 0; rc == 0 && i < n && w->n_flights < TOTAL; i++) {
-        int64_t ms = due_in_ms(w, origins[i].due_us);
+    if (stk_store_due_origins(w->store, &due, &n, err) < 0)
+        return -1;
+    rc = origins_update(&w->origins, due, n, err);
+    stk_due_origins_free(due, n);
+    if (rc < 0 || !(turns = origins_in_turn(&w->origins, err)))
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        int64_t ms = due_in_ms(w, turns[i]->due_us);
 
         if (ms > 0)
             w->look_ms = sooner(w->look_ms, now_ms + ms);
-        else
-            rc = look_at(w, stk_text_data(origins[i].origin), now_ms);
+        else if (look_at(w, turns[i], now_ms, err) < 0)
+            return -1;
     }
-    if (rc < 0)
+    return 0;
+}
+
+/* ---- what has waited too long */
+
+/* On the loop. */
+static void on_given_up(void *arg, const struct stk_err *err)
+{
+    struct stk_webhooks *w = arg;
+    char count[16];
+
+    snprintf(count, sizeof count, "%zu", w->sweep.n);
+    if (err)
+        stk_error("webhook", "cannot give up what is too old", "why", err->msg);
+    else
+        stk_error("webhook", "given up, their turn did not come", "to", stk_text_data(w->sweep.origin), "count", count);
+    pthread_mutex_lock(&w->lock);
+    w->sweep.state = err ? NOT_RECORDED : RECORDED;
+    w->due = true;
+    sender_wake(w->sender);
+    if (--w->n_recording == 0)
+        pthread_cond_signal(&w->none_recording);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* The first ones there that have been due since before then. 0: there are none that are not on their way. */
+static int sweep(struct stk_webhooks *w, const struct origin *to, int64_t before_us, struct stk_err *err)
+{
+    struct sweep *s = &w->sweep;
+    struct stk_delivery_row *rows;
+    struct stk_err failed;
+    size_t n, found = 0;
+
+    if (stk_store_due_deliveries(w->store, stk_text_data(to->name), SWEEP, &rows, &n, err) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].since_us < before_us && !in_hand(w, rows[i].seq))
+            s->seqs[found++] = rows[i].seq;
+    }
+    stk_delivery_rows_free(rows, n);
+    if (!found)
+        return 0;
+    s->n = found;
+    stk_text_unref(s->origin);
+    s->origin = stk_text_ref(to->name);
+    pthread_mutex_lock(&w->lock);
+    s->state = RECORDING;
+    w->n_recording++;
+    pthread_mutex_unlock(&w->lock);
+    if (stk_store_deliveries_give_up(w->store, s->seqs, s->n, on_given_up, w, &failed) < 0)
+        on_given_up(w, &failed);
+    stk_store_flush(w->store);
+    return 1;
+}
+
+/*
+ * Behind the beginning of what there is room for. Each has the time of an attempt to come to its turn, also when deliveries are not
+ * to be tried again at all, or when they became old while no server ran.
+ */
+static int give_up_old(struct stk_webhooks *w, int64_t now_ms, struct stk_err *err)
+{
+    int64_t old_ms = w->o.give_up_ms > w->o.timeout_ms ? w->o.give_up_ms : w->o.timeout_ms;
+    int64_t before_us = stk_wall_us() - old_ms * 1000;
+    bool looked = false;
+
+    if (w->sweep.n)
+        return 0; /* its answer looks again */
+    for (size_t i = 0; i < w->origins.n; i++) {
+        int rc;
+
+        if (w->origins.all[i].due_us >= before_us)
+            continue;
+        if (now_ms < w->sweep_ms) {
+            w->look_ms = sooner(w->look_ms, w->sweep_ms);
+            return 0;
+        }
+        looked = true;
+        rc = sweep(w, &w->origins.all[i], before_us, err);
+        if (rc < 0)
+            return -1;
+        if (rc > 0)
+            break;
+    }
+    if (looked)
+        w->sweep_ms = now_ms + LOOK_AGAIN_MS; /* unless there was something, and it could be written */
+    return 0;
+}
+
+static void look(struct stk_webhooks *w)
+{
+    int64_t now_ms = stk_mono_ms();
+    struct stk_err err;
+
+    w->looked_ms = now_ms;
+    w->look_ms = INT64_MAX;
+    if (look_at_all(w, now_ms, &err) < 0 || give_up_old(w, now_ms, &err) < 0) {
+        stk_error("webhook", "cannot read what is due", "why", err.msg);
         w->look_ms = now_ms + LOOK_AGAIN_MS;
-    stk_due_origins_free(origins, n);
+    }
 }
 
 /* ---- the thread */
@@ -376,6 +509,11 @@ static bool read_orders(struct stk_webhooks *w, bool *ret_due, int64_t *ret_stop
     *ret_stop_by_ms = w->stop_by_ms;
     stop = w->stop;
     w->due = false;
+    if (w->sweep.n && w->sweep.state != RECORDING) {
+        w->sweep.n = 0;
+        if (w->sweep.state == RECORDED)
+            w->sweep_ms = 0; /* there may be more */
+    }
     pthread_mutex_unlock(&w->lock);
     return stop;
 }
@@ -394,10 +532,13 @@ static void *webhooks_main(void *arg)
         if (stop && !stopping)
             w->look_ms = 0; /* jobs have ended with the server */
         stopping = stop;
-        if (w->look_ms <= stk_mono_ms())
+        now_ms = stk_mono_ms();
+        if (stopping && now_ms >= stop_by_ms)
+            return NULL; /* before anything is begun that would only be cut */
+        if (w->look_ms <= now_ms)
             look(w);
         now_ms = stk_mono_ms();
-        if (stopping && (now_ms >= stop_by_ms || (w->n_flights == 0 && w->look_ms > now_ms + LOOK_GAP_MS)))
+        if (stopping && w->n_flights == 0 && w->look_ms > now_ms + LOOK_GAP_MS)
             return NULL;
         back_ms = sooner(sooner(back_ms, w->look_ms), stopping ? stop_by_ms : INT64_MAX);
         sender_run(w->sender, back_ms > now_ms ? back_ms - now_ms : 0);
@@ -415,6 +556,8 @@ static void webhooks_free(struct stk_webhooks *w)
     sender_free(w->sender);
     while (!LIST_EMPTY(&w->flights))
         flight_free(LIST_FIRST(&w->flights));
+    origins_done(&w->origins);
+    stk_text_unref(w->sweep.origin);
     pthread_cond_destroy(&w->none_recording);
     pthread_mutex_destroy(&w->lock);
     free(w);
@@ -435,6 +578,7 @@ struct stk_webhooks *stk_webhooks_start(struct stk_core *core, struct stk_store 
     w->store = store;
     w->due = true; /* what an earlier server has left */
     w->look_ms = INT64_MAX;
+    w->sweep_ms = stk_mono_ms() + options->timeout_ms;
     LIST_INIT(&w->flights);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->none_recording, NULL);

@@ -297,6 +297,82 @@ def test_a_slow_receiver_delays_nobody(quick, hooks):
         hooks.of("/slow")), "all of the slow one")}) == 12
 
 
+def copy_due(server, n, ago_us=0):
+    """As if so many more ends were due to each receiver that has one, since ago_us before those. No server runs."""
+    with server.db() as db:
+        db.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO deliveries (id, job, url, origin, secret, form, state, event, since_us, due_us, attempts)"
+            " SELECT hex(randomblob(16)), job, url, origin, 'hidden', form, 1, event, since_us - ?, since_us - ?, 0"
+            " FROM deliveries, n WHERE state = 1", (n, ago_us, ago_us))
+
+
+def test_what_nobody_gets_round_to_is_given_up(quick, hooks):
+    """Behind a receiver that says nothing, rows that were never tried; those on their way are left to their attempts."""
+    server = quick(webhook_give_up="1d", webhook_timeout="300ms", webhook_connect_timeout="300ms")
+    hooks.script("/hook", *["hang"] * 1000)
+    start(server, hooks.url())
+    hooks.wait(1)
+    server.kill()
+    copy_due(server, 600, 2 * 86400 * 10**6)
+    server.start()
+    wait_for(lambda: server.rows("SELECT count(*) FROM deliveries WHERE state = 1") == [(1,)], "the end of the old ones")
+    old = server.rows("SELECT attempts, error, secret, due_us FROM deliveries WHERE state = 3")
+    never = [row for row in old if row[0] == 0]
+    assert len(never) > 500 and set(never) == {(0, "its turn did not come before webhook-give-up", None, None)}
+    assert {attempts for attempts, *_ in old} <= {0, 1}
+    counts = re.findall(r"error webhook +given up, their turn did not come to=%s count=(\d+)" % hooks.url(""), server.log())
+    assert sum(map(int, counts)) == len(never) and max(map(int, counts)) <= 256, counts
+
+
+def test_one_that_fails_is_probed(quick, hooks):
+    """By one attempt at a time, until one arrives."""
+    server = quick()
+    hooks.script("/slow", 500, *["hang"] * 20)
+    start(server, hooks.url("/slow"))
+    hooks.wait(2, "/slow")
+    for _ in range(6):
+        start(server, hooks.url("/slow"))
+    with receiver() as other:
+        wait_state(server, start(server, other.url()), "DELIVERED")
+    assert len(hooks.of("/slow")) == 2, "one at a time to one that has failed"
+    hooks.release()
+    wait_for(lambda: len(deliveries(server, state="DELIVERED")) == 8, "all of them")
+
+
+def test_many_that_say_nothing_delay_nobody(quick, hooks):
+    """More receivers than all attempts at once, each with a backlog; whoever answers comes before the rest of it."""
+    dead = [hooks.url("/dead", "a%d.localhost" % i) for i in range(20)]
+    hooks.script("/dead", *["hang"] * 2000)
+    server = quick(webhook_timeout="500ms", webhook_connect_timeout="500ms", webhooks=dead)
+    start(server)
+    hooks.wait(20)
+    server.kill()
+    copy_due(server, 50, 10**6)
+    with receiver() as other:
+        server.start()
+        server.create("d")
+        job = start(server, other.url(), context="d")
+        told = "SELECT d.state FROM deliveries d JOIN jobs j ON j.seq = d.job WHERE j.id = ? AND d.url = ?"
+        wait_for(lambda: server.rows(told, job, other.url()) == [(2,)], "delivery to the one that answers")
+    ((never,),) = server.rows("SELECT count(*) FROM deliveries WHERE state = 1 AND attempts = 0")
+    assert never > 500, "it had to wait for the others"
+
+
+def test_those_that_fail_leave_room(quick, hooks):
+    """However many they are, half of all attempts at once is for others."""
+    paths = ["/dead%d" % i for i in range(40)]
+    for path in paths:
+        hooks.script(path, 500, "hang")
+    server = quick(webhooks=[hooks.url(path, path[1:] + ".localhost") for path in paths])
+    start(server)
+    hooks.wait(40 + 32)
+    with receiver() as other:
+        start(server, other.url())
+        other.wait(1)
+    assert sum(len(hooks.of(path)) for path in paths) == 40 + 32
+
+
 # ---- where they may lead
 
 
@@ -522,6 +598,21 @@ def test_stopped_while_it_delivers(quick, hooks, signum):
     server.start()
     assert [p.job for p in hooks.wait(2)] == [job, job]
     wait_state(server, job, "DELIVERED")
+
+
+def test_a_stop_that_leaves_contexts_begins_nothing(quick, hooks):
+    """What is due then is the next server's. A secret that is none makes an attempt that is begun end at once."""
+    server = quick()
+    hooks.script("/hook", "hang")
+    start(server, hooks.url())
+    hooks.wait(1)
+    with server.db() as db:  # behind the server's back, which looks again when something happens, or when it stops
+        db.execute(
+            "INSERT INTO deliveries (id, job, url, origin, secret, form, state, event, since_us, due_us, attempts)"
+            " SELECT hex(randomblob(16)), job, url, 'http://h:80', 'whsec_', form, 1, event, since_us, due_us, 0 FROM deliveries")
+    assert server.stop(signal.SIGUSR2) == 0
+    assert server.rows("SELECT state, attempts FROM deliveries") == [(1, 0)] * 2
+    server.start()  # whose contexts they are
 
 
 # ---- Spark Job Server's callbackUrl

@@ -641,6 +641,41 @@ static void attempts_are_recorded_until_it_is_settled(void **state)
     stk_job_row_done(&row);
 }
 
+static void what_is_too_old_is_given_up_without_an_attempt(void **state)
+{
+    struct fixture *f = *state;
+    struct stk_job_row rows[3];
+    struct stk_delivery_row *got;
+    struct answer a = { 0 };
+    size_t n;
+
+    for (size_t i = 0; i < STK_LEN(rows); i++) {
+        rows[i] = new_job();
+        rows[i].webhook =
+            text("{\"url\": \"http://h/x\", \"origin\": \"http://h:80\", \"secret\": \"s\", \"form\": 0}");
+        submit(f, &rows[i]);
+        move(f, &rows[i], STK_JOB_KILLED);
+    }
+    record_attempt(f,
+                   &(struct stk_attempt){ .seq = 1, .state = STK_DELIVERY_DELIVERED, .settled_us = 99, .status = 200 });
+    assert_int_equal(0, stk_store_deliveries_give_up(f->store, (int64_t[]){ 1, 2 }, 2, on_done, &a, NULL));
+    expect_done(f, &a);
+    assert_int_equal(0, stk_store_delivery_list(f->store, &(struct stk_delivery_filter){ .limit = 9 }, &got, &n, NULL));
+    assert_int_equal(3, n);
+    assert_int_equal(STK_DELIVERY_DUE, got[0].state);
+    assert_int_equal(STK_DELIVERY_GIVEN_UP, got[1].state);
+    assert_int_equal(0, got[1].attempts);
+    assert_int_equal(0, got[1].due_us);
+    assert_true(got[1].settled_us >= got[1].since_us);
+    assert_text("its turn did not come before webhook-give-up", got[1].error);
+    assert_int_equal(STK_DELIVERY_DELIVERED, got[2].state); /* it was settled before */
+    assert_int_equal(99, got[2].settled_us);
+    stk_delivery_rows_free(got, n);
+    assert_int_equal(3, sql_number(f, "SELECT sum(seq) FROM deliveries WHERE secret IS NOT NULL"));
+    for (size_t i = 0; i < STK_LEN(rows); i++)
+        stk_job_row_done(&rows[i]);
+}
+
 /* ---- jobs */
 
 static void job_is_kept_as_it_was_given(void **state)
@@ -2153,6 +2188,7 @@ int main(void)
         TEST_CLOSED(version_5_is_upgraded),
         TEST(deliveries_are_due_from_the_end_on),
         TEST(attempts_are_recorded_until_it_is_settled),
+        TEST(what_is_too_old_is_given_up_without_an_attempt),
         TEST(job_is_kept_as_it_was_given),
         TEST(terms_and_receipts_are_kept),
         TEST(a_key_belongs_to_one_job),

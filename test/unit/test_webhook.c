@@ -1,4 +1,6 @@
 /* Webhooks without a network: where they may lead, when they are tried again, how they are signed. */
+#include "webhook/origins.h"
+
 #include "stoker/webhook.h"
 
 #include <arpa/inet.h>
@@ -254,6 +256,57 @@ static void what_is_shown_of_a_url(void **state)
     assert_string_equal("http://h/...", query);
 }
 
+/* ---- turns */
+
+/* When that is due: the names, one behind the other, in turn. */
+static void assert_turns(struct origins *o, const char *const *names, const int64_t *due_us, size_t n,
+                         const char *turns)
+{
+    struct stk_due_origin due[4] = { 0 };
+    struct origin **found;
+    char got[64] = "";
+
+    for (size_t i = 0; i < n; i++)
+        due[i] = (struct stk_due_origin){ .origin = stk_text_new(names[i], strlen(names[i])), .due_us = due_us[i] };
+    assert_int_equal(0, origins_update(o, due, n, NULL));
+    found = origins_in_turn(o, NULL);
+    assert_non_null(found);
+    for (size_t i = 0; i < n; i++) {
+        strcat(got, stk_text_data(found[i]->name));
+        stk_text_unref(due[i].origin);
+    }
+    free(found);
+    assert_string_equal(turns, got);
+}
+
+static struct origin *find(const struct origins *o, const char *name)
+{
+    stk_auto_text text = stk_text_new(name, strlen(name));
+
+    return origins_find(o, text);
+}
+
+static void receivers_take_turns(void **state)
+{
+    struct origins o = { 0 };
+
+    (void)state;
+    assert_turns(&o, NULL, NULL, 0, "");
+    assert_null(find(&o, "a"));
+    assert_turns(&o, (const char *[]){ "a", "b", "c" }, (int64_t[]){ 3, 1, 2 }, 3, "bca");
+    find(&o, "b")->served = 2;
+    find(&o, "c")->served = 1;
+    find(&o, "c")->failed = true;
+    assert_turns(&o, (const char *[]){ "b", "bb", "c" }, (int64_t[]){ 1, 9, 1 }, 3,
+                 "bbcb"); /* who is new comes first */
+    assert_true(find(&o, "c")->failed && !find(&o, "b")->failed && !find(&o, "bb")->failed);
+    assert_null(find(&o, "a"));
+    assert_turns(&o, (const char *[]){ "bb" }, (int64_t[]){ 9 }, 1, "bb");
+    assert_turns(&o, (const char *[]){ "bb", "c" }, (int64_t[]){ 9, 8 }, 2, "cbb");
+    assert_false(find(&o, "c")->failed); /* it was forgotten */
+    origins_done(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +320,7 @@ int main(void)
         cmocka_unit_test(origins_of_urls),
         cmocka_unit_test(what_is_made_of_a_job_s_webhook),
         cmocka_unit_test(what_is_shown_of_a_url),
+        cmocka_unit_test(receivers_take_turns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
