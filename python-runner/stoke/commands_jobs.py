@@ -78,8 +78,8 @@ def logs(app, job, follow, tail, stream):
 
     With -f the exit status is that of the job.
     """
-    for name, data in Log.of_job(app.client, job, app.patience(known=False), stream, follow=follow, tail=tail).pieces():
-        write_log(app.terminal, name, data)
+    log = Log.of_job(app.client, job, app.patience(known=False), stream, follow=follow, tail=tail)
+    write_log(app.terminal, log.pieces())
     return errors.BY_STATE[app.patience().ask(app.client.get, job_path(job), wait="1min")["state"]] if follow else 0
 
 

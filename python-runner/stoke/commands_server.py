@@ -174,8 +174,7 @@ def show_context(app, name):
 @reconnect_option
 def context_logs(app, name, follow, tail):
     """Its own log, that of its JVM included."""
-    for stream, data in Log.of_context(app.client, name, app.patience(known=False), follow=follow, tail=tail).pieces():
-        write_log(app.terminal, stream, data)
+    write_log(app.terminal, Log.of_context(app.client, name, app.patience(known=False), follow=follow, tail=tail).pieces())
 
 
 @click.argument("name", shell_complete=complete_context)

@@ -1,7 +1,6 @@
 """A job's config from a file, standard input and -c KEY=VALUE: the object that is sent."""
 import json
 import re
-import sys
 
 from .errors import Wrong
 
@@ -76,13 +75,12 @@ def _check(value, name, path=""):
 
 
 def _text(path):
-    if path == "-":
-        return sys.stdin.read(), "standard input"
+    source, name = (0, "standard input") if path == "-" else (path, path)
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read(), path
+        with open(source, encoding="utf-8", closefd=source != 0) as file:
+            return file.read(), name
     except (OSError, UnicodeError) as error:
-        raise Wrong("%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)) from None
+        raise Wrong("%s cannot be read: %s" % (name, getattr(error, "strerror", None) or error)) from None
 
 
 def _put(config, keys, value, assignment):

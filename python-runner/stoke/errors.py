@@ -1,5 +1,6 @@
 """What stoke ends with: the statuses that docs/stoke.md promises, and the errors that carry them."""
 import json
+import re
 
 import click
 
@@ -71,6 +72,15 @@ def as_json(problem):
     return json.dumps({"error": error})
 
 
+# What steers a terminal, or changes the direction of what it shows; line end and tab are left.
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
 def clean(text):
-    """Text of others, fit for a terminal: no control characters but line end and tab."""
-    return "".join(c if c >= " " and not "\x7f" <= c < "\xa0" or c in "\n\t" else "?" for c in text)
+    """Text of others, fit for a terminal."""
+    return CONTROL.sub("?", text)
+
+
+def escaped(text):
+    """The same for JSON, which means what it meant: they stand in strings there, but for a carriage return between tokens."""
+    return CONTROL.sub(lambda found: " " if found[0] == "\r" else "\\u%04x" % ord(found[0]), text)

@@ -4,10 +4,14 @@ Three threads: one writes the log (so that whoever reads slowly slows nobody els
 the main thread waits for what they and Ctrl-C have to say.
 """
 import base64
+import codecs
+import contextlib
+import itertools
 import json
 import os
 import queue
 import signal
+import stat
 import threading
 
 from rich.text import Text
@@ -106,10 +110,7 @@ class Follower:
     def _write_log(self):
         log = Log.of_job(self._client, self.job["id"], self._app.patience(), self._stream, follow=True, tail=self._tail)
         try:
-            for stream, data in log.pieces():
-                if self._over.is_set():
-                    return
-                write_log(self._terminal, stream, data)
+            write_log(self._terminal, itertools.takewhile(lambda _: not self._over.is_set(), log.pieces()))
         except Refused as error:
             if error.code != "LOG_REMOVED":
                 raise
@@ -135,12 +136,17 @@ class Follower:
             self._terminal.note("it could not be cancelled: " + error.message, style="red")
 
 
-def write_log(terminal, stream, data):
-    """A piece of a log: as it is, or with --json as an object."""
-    if terminal.as_json:
-        terminal.emit({"type": "log", "stream": stream, "text": data.decode(errors="replace")})
-    else:
-        terminal.write(stream, data)
+def write_log(terminal, pieces):
+    """The pieces of a Log: as they are, or with --json as objects, whose texts are whole characters."""
+    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in ("stdout", "stderr")}
+    for stream, data in pieces:
+        if not terminal.as_json:
+            terminal.write(stream, data)
+        elif text := decoders[stream].decode(data):
+            terminal.emit({"type": "log", "stream": stream, "text": text})
+    for stream, decoder in decoders.items():
+        if text := decoder.decode(b"", final=True):
+            terminal.emit({"type": "log", "stream": stream, "text": text})
 
 
 def finish(app, job, result_file=None):
@@ -179,7 +185,7 @@ def save_result(app, job, file=None):
     """
     path = "/v1/jobs/%s/result" % quoted(job)
     if file:
-        with open(file, "wb") as out:
+        with replacing(file) as out:
             for _, piece in download(app, path):
                 out.write(piece)
         app.terminal.note("the result is in " + file)
@@ -190,12 +196,36 @@ def save_result(app, job, file=None):
         print_result(app, path)
 
 
+@contextlib.contextmanager
+def replacing(path):
+    """A file to write to, in the place of `path` when all is written; what is no file (a pipe, /dev/stdout) is written to."""
+    if path.startswith("/dev/") or os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            yield file
+        return
+    path = os.path.realpath(path)       # a link stays
+    part = "%s.%d.part" % (path, os.getpid())
+    with open(part, "xb") as file:
+        try:
+            if os.path.exists(path):
+                os.fchmod(file.fileno(), stat.S_IMODE(os.stat(path).st_mode))
+            yield file
+            file.close()        # a full disk may show only now
+            os.replace(part, path)
+        except BaseException:
+            os.unlink(part)
+            raise
+
+
 def print_result(app, path):
-    last = b"\n"
+    """Byte for byte; on a terminal JSON has escapes where it would steer it."""
+    tty, last, decoder = app.terminal.is_tty("stdout"), b"\n", codecs.getincrementaldecoder("utf-8")("replace")
     for media, piece in download(app, path):
-        if app.terminal.is_tty("stdout") and not media.startswith((JSON, "text/")):
+        if tty and not media.startswith((JSON, "text/")):
             app.terminal.note("the result is no text (%s): put it into a file with 'stoke result -o'" % media)
             return
+        if tty and media.startswith(JSON):
+            piece = errors.escaped(decoder.decode(piece)).encode()
         app.terminal.write("stdout", piece)
         last = piece if media.startswith(JSON) else b"\n"
     if not last.endswith(b"\n"):

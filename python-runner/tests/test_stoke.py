@@ -1,6 +1,8 @@
 """Parts of stoke that the tests with a server (test/http/test_stoke*.py) do not reach: cuts at every byte, long lists, words."""
 import http.server
 import json
+import os
+import stat
 import threading
 import zipfile
 
@@ -12,7 +14,7 @@ from stoke import client as client_module
 from stoke.app import App
 from stoke.client import Client, Cut, Patience
 from stoke.commands_jobs import jobs
-from stoke.errors import Refused, Unreachable
+from stoke.errors import Refused, Unreachable, clean
 from stoke.streams import Events, Log
 from stoke.terminal import Terminal
 from stoker_runner import shipping
@@ -105,6 +107,18 @@ def test_a_log_that_is_cut_anywhere(serve):
         assert found == RAW, cut
 
 
+def test_pieces_that_are_cut_within_a_character(capsys):
+    """With --json each stream has its own characters, whatever the other one writes between their bytes."""
+    out, err = 'aä€😀'.encode(), 'ß'.encode() + b'\xff' + '€'.encode()[:2]
+    pieces = [piece for n in range(len(out)) for piece in (('stdout', out[n:n + 1]), ('stderr', err[n:n + 1]))]
+    follow.write_log(Terminal(as_json=True), pieces)
+    found = {'stdout': '', 'stderr': ''}
+    for line in map(json.loads, capsys.readouterr().out.splitlines()):
+        assert line['type'] == 'log' and line['text']
+        found[line['stream']] += line['text']
+    assert found == {'stdout': 'aä€😀', 'stderr': 'ß\ufffd\ufffd'}
+
+
 def test_a_result_that_is_cut(serve):
     """It goes on where it was cut; when the server knows no ranges, what came before is left out."""
     whole = bytes(range(256)) * 40
@@ -143,6 +157,79 @@ def test_a_binary_result_stays_off_the_terminal(serve, capsys, monkeypatch):
     follow.save_result(app, 'j')
     out, err = capsys.readouterr()
     assert out == '' and "no text (application/vnd.apache.parquet): put it into a file with 'stoke result -o'" in err
+
+
+HIDDEN = '\x7f\x80\x85\x9b31m\x9f\u061c\u200e\u200f\u202a\u202e\u2066\u2069'
+
+
+def test_json_on_a_terminal(serve, capsysbinary, monkeypatch):
+    """What would steer the terminal is escaped, also where a piece ends within a character; elsewhere it is as it is."""
+    value = {'ä\n': HIDDEN + '\x1b\u2029\xa0😀'}
+    body = json.dumps(value, ensure_ascii=False).replace(': ', ':\r\n').encode()
+    app = App()
+    app.url = serve(lambda path, headers: (200, {'Content-Type': follow.JSON}, body, len(body))).url
+    monkeypatch.setattr(client_module, 'PIECE', 1)
+    follow.save_result(app, 'j')
+    assert capsysbinary.readouterr().out == body + b'\n'
+    monkeypatch.setattr(Terminal, 'is_tty', lambda terminal, stream: True)
+    follow.save_result(app, 'j')
+    shown = capsysbinary.readouterr().out.decode()
+    assert json.loads(shown) == value and not set(shown) & set(HIDDEN.replace('31m', '')) and '\u2029\xa0😀' in shown
+    assert '\\u007f\\u0080\\u0085\\u009b31m' in shown and shown.endswith('}\n')
+
+
+def test_text_of_others():
+    assert clean('a\tb\n\x1b[ä' + HIDDEN) == 'a\tb\n?[ä????31m????????'
+
+
+def test_a_file_is_there_when_it_is_whole(serve, tmp_path):
+    """A download that fails leaves the old file, and nothing beside it; one that does not keeps the file's mode."""
+    def answer(path, headers):
+        status, sent = answers.pop(0)
+        return status, {'Content-Type': follow.JSON}, b'{"a": 1}', sent
+
+    app, file, link = App(), tmp_path / 'result', tmp_path / 'link'
+    app.url, app.quiet = serve(answer).url, True
+    link.symlink_to(file)
+    for old in ([], ['result']):
+        for name in old:
+            (tmp_path / name).write_text('old')
+        for answers in ([(404, 8)], [(200, 4), (404, 8)]):
+            with pytest.raises(click.ClickException):
+                follow.save_result(app, 'j', str(link))
+            assert answers == [] and sorted(os.listdir(tmp_path)) == ['link', *old]
+    assert file.read_text() == 'old'
+    file.unlink()
+    answers += [(200, 8)] * 2
+    for name, mode in ((str(file), 0o666 & ~umask()), (str(link), 0o640)):
+        follow.save_result(app, 'j', name)
+        assert file.read_text() == '{"a": 1}' and stat.S_IMODE(file.stat().st_mode) == mode
+        file.chmod(0o640)
+    assert link.is_symlink() and sorted(os.listdir(tmp_path)) == ['link', 'result']
+
+
+def umask():
+    found = os.umask(0)
+    os.umask(found)
+    return found
+
+
+def test_a_result_to_what_is_no_file(serve, tmp_path):
+    """A pipe, a device, what is open already: it is written to, not replaced."""
+    pipe, app, found = tmp_path / 'pipe', App(), []
+    app.url, app.quiet = serve(lambda path, headers: (200, {'Content-Type': follow.JSON}, b'{"a": 1}', 99)).url, True
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()), daemon=True)
+    reader.start()
+    follow.save_result(app, 'j', str(pipe))
+    reader.join(20)
+    assert found == ['{"a": 1}'] and os.listdir(tmp_path) == ['pipe'] and stat.S_ISFIFO(pipe.stat().st_mode)
+    ends = os.pipe()
+    with open(ends[0], 'rb') as unnamed, open(ends[1], 'wb') as other, open(tmp_path / 'out', 'w+b') as out:
+        follow.save_result(app, 'j', '/dev/fd/%d' % other.fileno())
+        assert unnamed.read1() == b'{"a": 1}'
+        follow.save_result(app, 'j', '/dev/fd/%d' % out.fileno())
+        assert out.read() == b'{"a": 1}'
 
 
 def test_events_that_are_cut_anywhere(serve):

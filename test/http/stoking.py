@@ -1,6 +1,8 @@
-"""For the tests of stoke: it is run as a program, with pipes or in a terminal of its own whose screen can be read."""
+"""For the tests of stoke: it is run in this process, or as a program, with pipes or in a terminal whose screen can be read."""
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -12,9 +14,12 @@ import sys
 import tempfile
 import termios
 import threading
+from unittest import mock
 
 import kit
 from kit import wait_for
+
+from stoke.cli import main
 
 PROGRAM = [sys.executable, os.path.join(kit.TOP, "python-runner", "stoke")]
 HANG = ("-c", "fake.do=hang")   # a job that takes no notice of interrupts
@@ -47,11 +52,34 @@ def environment(server, **more):
     return {**found, "TERM": "xterm", "PYTHONUNBUFFERED": "", "STOKER_URL": "http://127.0.0.1:%d" % server.port, **more}
 
 
-def stoke(server, *args, input="", env=None, binary=False):
-    """Runs it to its end."""
-    done = subprocess.run([*PROGRAM, *args], env=environment(server, **(env or {})), input=input.encode(), capture_output=True,
-                          timeout=4 * kit.WAIT, cwd=kit.HERE)
-    return Done(done.returncode, *((done.stdout, done.stderr) if binary else (done.stdout.decode(), done.stderr.decode())))
+def stoke(server, *args, input=None, env=None, binary=False):
+    """Runs it to its end: in this process, for one of its own takes long to start; with input: as a program."""
+    env = environment(server, **(env or {}))
+    if input is None:
+        status, out, err = called(args, env)
+    else:
+        done = subprocess.run([*PROGRAM, *args], env=env, input=input.encode(), capture_output=True, timeout=4 * kit.WAIT,
+                              cwd=kit.HERE)
+        status, out, err = done.returncode, done.stdout, done.stderr
+    return Done(status, *((out, err) if binary else (out.decode(), err.decode())))
+
+
+def called(args, env):
+    """(status, standard output, standard error) of stoke's main(). In the main thread only, for stoke has a handler of Ctrl-C."""
+    def late(*_):
+        raise AssertionError("stoke %s goes on and on" % " ".join(args))
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 4 * kit.WAIT)
+    try:
+        with mock.patch.dict(os.environ, env, clear=True), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(list(args))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    err.flush()
+    return status, out.buffer.getvalue(), err.buffer.getvalue()
 
 
 class Process:

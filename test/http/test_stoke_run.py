@@ -2,12 +2,13 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
 import kit
 from kit import unique, wait_for
-from stoking import HANG, NOTE, Process, dictated, stoke
+from stoking import HANG, NOTE, PROGRAM, Process, dictated, environment, stoke
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def result_of(done):
 
 def test_the_config(server, context, app, tmp_path):
     """From a file, JSON or HOCON, from standard input, and by -c, which goes over it."""
-    def config(*args, input=""):
+    def config(*args, input=None):
         done = run(server, context, app, "-q", *args, "-c", "fake.do=echo", input=input)
         found = json.loads(result_of(done)["config"])
         del found["fake"]
@@ -72,6 +73,15 @@ def test_a_config_file_that_is_none(server, context, app, tmp_path):
     for name, says in (("bad.json", "is no JSON: "), ("none.json", "cannot be read: No such file")):
         done = run(server, context, app, "--config", str(tmp_path / name))
         assert (done.status, done.out) == (2, "") and name in done.err and says in done.err, done
+
+
+def test_a_config_from_standard_input_that_is_no_text(server, context, app, tmp_path):
+    (tmp_path / "latin").write_bytes(b'{"a": "\xe4"}')
+    for stdin in ("<" + str(tmp_path / "latin"), "<&-"):
+        done = subprocess.run(["sh", "-c", '"$@" ' + stdin, "sh", *PROGRAM, "run", "-C", context, app, "app.Job", "--config", "-"],
+                              env=environment(server), capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1, done
+        assert done.stderr.startswith("stoke: standard input cannot be read: "), done
 
 
 def test_the_terms(server, context, app):
@@ -250,7 +260,7 @@ def test_a_run_outlives_its_server(server, script):
         done = process.wait()
     assert done.status == 0 and done.out == 'first\nhalf a line\n%s\nlast\n"as it was told"\n' % ("x" * 5001), done
     notes = [line for line in done.err.splitlines() if "trying again" in line]
-    assert len(notes) == 2 and all("127.0.0.1:%d" % server.port in note for note in notes), done.err
+    assert len(notes) >= 2 and all("127.0.0.1:%d" % server.port in note for note in notes), done.err
     assert [line for line in done.err.splitlines() if line.startswith("err")] == ["err 1", "err 2"]
 
 

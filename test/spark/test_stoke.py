@@ -12,14 +12,31 @@ PROGRAM = [sys.executable, os.path.join(ROOT, "python-runner", "stoke")]
 JOB, WATCHED = "watched.Rounds", "watched/watched.py"
 
 
+class Started(subprocess.Popen):
+    """A stoke that goes on; its output lies in files, so that it never waits for us."""
+
+    def __init__(self, args, folder, **kw):
+        self._out, self._err = folder / "out", folder / "err"
+        with open(self._out, "wb") as out, open(self._err, "wb") as err:
+            super().__init__(args, stdout=out, stderr=err, **kw)
+
+    @property
+    def out(self):
+        return self._out.read_text()
+
+    @property
+    def err(self):
+        return self._err.read_text()
+
+
 @pytest.fixture(scope="module")
 def stoke(tmp_path_factory):
-    """A function that runs stoke to its end: CompletedProcess. start=True: that starts it, Popen."""
+    """A function that runs stoke to its end: CompletedProcess. start=True: that starts it, Started."""
     with Stoker(tmp_path_factory.mktemp("stoke")) as stoker:
         def run(*args, start=False):
             kw = dict(env=dict(os.environ, STOKER_URL="http://" + stoker.address), text=True, stdin=subprocess.DEVNULL)
             if start:
-                return subprocess.Popen([*PROGRAM, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+                return Started([*PROGRAM, *args], tmp_path_factory.mktemp("started"), **kw)
             return subprocess.run([*PROGRAM, *args], capture_output=True, timeout=120, **kw)
 
         done = run("contexts", "create", "py")
@@ -52,19 +69,17 @@ def test_a_job_that_fails(stoke):
 def test_a_long_job_is_cancelled(stoke):
     """The one who runs it sees its log while it runs, and its end; the one who cancels it sees the receipt."""
     with stoke("run", "watched", JOB, "-c", "rounds=100000", start=True) as running:
-        first = running.stdout.readline()
-        assert first.startswith("round 1 of 100000: pi is about 3."), first
+        wait_until(lambda: "\n" in running.out, "the first line")
+        assert running.out.startswith("round 1 of 100000: pi is about 3."), running.out
         (job,) = (json.loads(line)["id"] for line in stoke("ps", "-a", "--json").stdout.splitlines())
         followed = stoke("logs", "-f", "--tail", "0", job, start=True)
-        assert followed.stdout.readline().startswith("round ")
+        wait_until(lambda: "\n" in followed.out, "a line to its follower")
+        assert followed.out.startswith("round ")
         done = stoke("cancel", job)
         assert done.returncode == 0 and done.stderr == "", done
         assert re.match(r"job %s: KILLED in \d+ ms, asked for by user while RUNNING, stopped by " % job, done.stdout), done
         assert re.search(r"^ +\d+ ms  spark confirmed \(", done.stdout, re.M)
-        out, err = running.communicate(timeout=60)
-        assert running.returncode == 5 and "job %s ended as KILLED" % job in err, err
-        followed.communicate(timeout=60)
-        assert followed.returncode == 5
-    logged = stoke("logs", job).stdout
-    assert logged == first + out
+        assert running.wait(60) == 5 and "job %s ended as KILLED" % job in running.err, running.err
+        assert followed.wait(60) == 5
+    assert stoke("logs", job).stdout == running.out
     wait_until(lambda: stoke("ps", "-a").stdout.count("\n") == 1, "no job that runs")
