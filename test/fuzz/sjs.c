@@ -132,7 +132,7 @@ static void check_conf(const json_t *conf)
 
 static void check_spec(const struct stk_context_wish *s, const char *name)
 {
-    static const char *const kinds[] = { "session", "spark", "sql", "hive" };
+    static const char *const kinds[] = { "session", "spark", "sql", "hive", "custom" };
     bool known = false;
     json_t *path;
     size_t i;
