@@ -41,7 +41,9 @@ LIST = re.compile(r"stoker-retired-(\d+)\.txt")     # in the executor's working 
 FILE = re.compile(r"stoker-[0-9a-f]{16}-(.+)\.zip")  # of a use, by its name
 END = "end"
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-_LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
+_LIMITS = {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
+if os.environ.get("PYSPARK_EXECUTOR_MEMORY_MB"):    # spark.executor.pyspark.memory: pyspark sets it for good in the first task
+    _LIMITS.discard(resource.RLIMIT_AS)
 _PR_SET_PDEATHSIG, _PR_GET_SECCOMP, _PR_SET_TIMERSLACK, _PR_SET_CHILD_SUBREAPER, _PR_GET_NO_NEW_PRIVS = 1, 21, 29, 36, 39
 _libc = ctypes.CDLL(None)
 END_OF_WORKER = signal.SIGURG                       # ignored by who does not know it
@@ -199,8 +201,11 @@ class Inherited:
         for fd, kept in zip((1, 2), self._streams):
             os.dup2(kept, fd)
         null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
+        if null != 0:
+            os.dup2(null, 0)
+            os.close(null)
+        else:                                       # a job has closed it
+            os.set_inheritable(0, True)
 
 
 def _identity(file):

@@ -124,7 +124,8 @@ class Gateways:
         """Ends what is left of dead workers, but of those whose files a named object or a live worker needs. What one has left in the
         session, or what may still run, needs its set for as long as there is the context."""
         kept = needs.parse(jvm.shared_map(self._jvm, jvm.KEPT).toString())
-        needed = needs.parse(jvm.shared_map(self._jvm, jvm.BORROWED).toString()) | self.objects.needed()
+        # In this order: a worker may borrow what another drops just then.
+        needed = self.objects.needed() | needs.parse(jvm.shared_map(self._jvm, jvm.BORROWED).toString())
         for worker, cleared in list(self._left.items()):
             if worker in needed and worker not in kept and cleared:
                 continue

@@ -339,7 +339,7 @@ class Keeper:
             self.told.set()
         elif self.state == "running":
             self.link.send(dict(self.started, type="started"))
-            self.link.send({"type": "keeps", "any": self.keeps()})
+            self.tell_keeps(again=True)
         elif self.state == "starting":
             self.link.send({"type": "phase", "phase": self.phase_text})
 
@@ -418,11 +418,11 @@ class Keeper:
     def keeps(self):
         return self.gateways is not None and self.gateways.keeps()
 
-    def tell_keeps(self):
-        """When it has changed; `hello` tells it too."""
+    def tell_keeps(self, again=False):
+        """When it has changed, or again; `hello` tells it too."""
         with self._telling:
             any_kept = self.keeps()
-            if any_kept != self._told_keeps:
+            if again or any_kept != self._told_keeps:
                 self._told_keeps = any_kept
                 self.link.send({"type": "keeps", "any": any_kept})
 
@@ -453,11 +453,12 @@ class Keeper:
         self.answer(message, "objects", ask)
 
     def drop(self, message):
-        self.answer(message, "dropped", lambda: [{"object": self.gateways.objects.drop(message["name"])}])
-        self.tidy(message)
+        answer, = self.answer(message, "dropped", lambda: [{"object": self.gateways.objects.drop(message["name"])}])
+        if answer.get("object"):
+            self.tidy(message)
 
     def answer(self, message, kind, ask):
-        """Sends a frame for each dict that ask() returns, or why it has failed."""
+        """Sends a frame for each dict that ask() returns, or why it has failed. Returns these dicts."""
         if self._asked.acquire(blocking=False):
             try:
                 frames = ask()
@@ -471,6 +472,7 @@ class Keeper:
             frames = [{"error": "the driver JVM has not answered %d earlier questions for named objects yet" % MOST_ASKED}]
         for frame in frames:
             self.link.send(dict(frame, type=kind, request=message["request"]))
+        return frames
 
     # -- the thread of looks
 

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 
 from . import proc
 
@@ -25,6 +26,7 @@ class LogPair:
         os.close(null)
         self._identity = [None, None, None]
         self._given = None, [0, 0]      # the last attempt that has got a pair, and the sizes
+        self._giving = threading.Lock()
         self._streams = [sys.stdin, sys.stdout, sys.stderr]
 
     def start(self):
@@ -106,12 +108,13 @@ class LogPair:
 
     def give(self, job, attempt):
         """The pair becomes the job's, with its descriptors; once for each attempt. The sizes in bytes."""
-        if self._given[0] != (job, attempt):
-            self._given = (job, attempt), self.sizes()
-            for name in NAMES:
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(self._path(name), os.path.join(self._folder, "%s.%d.%s" % (job, attempt, name)))
-        return self._given[1]
+        with self._giving:
+            if self._given[0] != (job, attempt):
+                self._given = (job, attempt), self.sizes()
+                for name in NAMES:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rename(self._path(name), os.path.join(self._folder, "%s.%d.%s" % (job, attempt, name)))
+            return self._given[1]
 
     def settle(self, job, attempt):
         """After restore(): gives the pair to the job if it has written, and opens another. The sizes in bytes."""

@@ -9,7 +9,8 @@ import json
 
 KINDS = ("jobs", "stages", "tasks")
 FIELDS = ("total", "done", "active", "failed")
-MOST_KEPT = 1000            # attempts whose ended Spark jobs are remembered
+MOST_KEPT = 1000            # attempts that nobody asks about, whose ended Spark jobs are remembered
+BEHIND = 16                 # Spark jobs that may reach the store after one with a higher number
 TAG = "stoker-"             # and the attempt: "<job>.<number>"; the tag of a worker has no point
 LONG = 1 << 33              # a time in ms that py4j sends as a long, before any that Spark writes down
 RUNNING = ("RUNNING", "UNKNOWN")
@@ -52,12 +53,13 @@ class Sums:
     def __init__(self):
         self.next = 0               # the first Spark job that was not seen yet
         self._open = {}             # id -> JobData of a Spark job when it was last seen, running
+        self._counted = set()       # ids of ended ones that may be seen again
         self._ended = collections.OrderedDict()     # attempt -> {kind: [...]} of its ended ones
 
     def take(self, active, new):
-        """Lists of JobData: those that ran when the JVM was asked, then those from `next` on. The ids of those that have
+        """Lists of JobData: those that ran when the JVM was asked, then those from first() on. The ids of those that have
         ended since the last look: the caller has to read them and call end()."""
-        now = {info["jobId"]: info for info in active + new}
+        now = {info["jobId"]: info for info in active + new if info["jobId"] not in self._counted}
         ended = [number for number in self._open if number not in now]
         for number, info in now.items():
             self.next = max(self.next, number + 1)
@@ -65,16 +67,20 @@ class Sums:
                 self._open[number] = info
             else:
                 self.end(info)
+        self._counted = {number for number in self._counted if number >= self.first()}
         return ended
+
+    def first(self):
+        """The first Spark job that may be new."""
+        return max(0, self.next - BEHIND)
 
     def end(self, info):
         """A Spark job has ended so."""
         self._open.pop(info["jobId"], None)
+        self._counted.add(info["jobId"])
         for attempt in attempts_of(info):
             _add(self._ended.setdefault(attempt, _zero()), counts(info, {}))
             self._ended.move_to_end(attempt)
-        while len(self._ended) > MOST_KEPT:
-            self._ended.popitem(last=False)
 
     def forgotten(self, number):
         """Spark does not know any more how that Spark job has ended: it did what it was last seen to have done."""
@@ -86,6 +92,9 @@ class Sums:
         for attempt in attempts:
             if attempt in self._ended:
                 found[attempt] = _add(_zero(), self._ended[attempt])
+                self._ended.move_to_end(attempt)
+        while len(self._ended) > len(found) + MOST_KEPT:
+            self._ended.popitem(last=False)
         for info in self._open.values():
             for attempt in attempts_of(info):
                 if attempt in attempts:
@@ -120,10 +129,10 @@ class Progress:
         {total, done, active, failed}, of those that have had a Spark job."""
         if not self._ready():
             return []
-        if self._from != self._sums.next:
-            self._from = self._sums.next
+        if self._from != self._sums.first():
+            self._from = self._sums.first()
             self._new.first(self._from)
-        active, new, stages = json.loads(self._json.writeValueAsString(self._views))
+        stages, active, new = json.loads(self._json.writeValueAsString(self._views))
         for number in self._sums.take([each["info"] for each in active], [each["info"] for each in new]):
             self._read_end(number)
         keys = {"%s.%d" % (each["job"], each["attempt"]): each for each in attempts}
@@ -147,10 +156,11 @@ class Progress:
             if not self._store.count(self._jobs) or not self._store.count(self._stages):
                 return False
             views = self._jvm.java.util.ArrayList()
+            # Stages before jobs, as they are read one after the other: a task that ends in between must not be missing in a total.
+            views.add(self._store.view(self._stages).index("active").first(True).last(True))
             views.add(self._store.view(self._jobs).index("completionTime").last(LONG))      # those that run have -1
             self._new = self._store.view(self._jobs).first(self._from)
             views.add(self._new)
-            views.add(self._store.view(self._stages).index("active").first(True).last(True))
             self._views = views
         return True
 

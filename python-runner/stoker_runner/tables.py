@@ -17,6 +17,8 @@ _JSON_ROWS = 512            # that are Python objects at one time
 _GROUP_BYTES = 32 << 20     # of a row group of Parquet, in memory
 _GROUP_ROWS = 1 << 20
 _WINDOW_BYTES = 64 << 20    # of partitions that the driver may hold at one time
+_WINDOW_WIDTH = 64          # of them: a window says nothing of how long those after it are
+_WINDOW_ROUNDS = 4          # of tasks, in a window
 _MISFIT = 'RESULT_FORMAT'
 
 
@@ -119,6 +121,8 @@ class _Csv:
             kind = field.type.value_type if types.is_dictionary(field.type) else field.type
             if types.is_string_view(kind):
                 kind = pa.string()
+            if types.is_timestamp(kind) and kind.tz is not None:
+                kind = pa.timestamp(kind.unit, 'UTC')
             if types.is_duration(kind) or types.is_binary(kind) or types.is_large_binary(kind) or \
                     types.is_fixed_size_binary(kind) or types.is_binary_view(kind):
                 raise NotImplementedError   # numbers without a unit; bytes that are no text
@@ -246,6 +250,7 @@ def _of_pandas(frame):
 def _of_spark(frame):
     """In the order of its partitions, some of them at a time: see _partitions()."""
     import pyarrow as pa
+    from pyspark.errors import PySparkException
     from pyspark.sql.pandas.types import to_arrow_type
     large = frame.sparkSession.conf.get('spark.sql.execution.arrow.useLargeVarTypes', 'false') == 'true'
     fields = []
@@ -253,7 +258,7 @@ def _of_spark(frame):
         try:
             kind = to_arrow_type(field.dataType, error_on_duplicated_field_names_in_struct=True, timezone='UTC',
                                  prefers_large_types=large)
-        except Exception as e:
+        except (PySparkException, pa.ArrowException) as e:
             raise JobError(_MISFIT, f"column '{field.name}' is of type {field.dataType.simpleString()}, of which Arrow can "
                            'make no column: cast it to string, or leave it out') from e
         fields.append(pa.field(field.name, kind, field.nullable))
@@ -265,21 +270,37 @@ def _partitions(frame):
     """Yields the Arrow batches of a Spark DataFrame, as bytes.
 
     toLocalIterator() runs partition after partition, one job each, and collect() puts all of them into the driver's heap, which is
-    shared by the jobs of the context. This runs as many partitions at once as fit _WINDOW_BYTES, going by the largest
-    ones so far.
+    shared by the jobs of the context. This runs some partitions at once: see _Windows.
     """
     from pyspark.serializers import NoOpSerializer
     from pyspark.util import _load_from_socket
     context = frame.sparkSession.sparkContext
     batches = frame._jdf.toArrowBatchRdd().toJavaRDD()
-    count, start, width, largest = batches.getNumPartitions(), 0, 1, 1
-    while start < count:
-        window = list(range(start, min(count, start + width)))
-        size = 0
+    windows = _Windows(batches.getNumPartitions(), context.defaultParallelism)
+    for window in windows:
         with _load_from_socket(context._jvm.PythonRDD.runJob(context._jsc.sc(), batches, window), NoOpSerializer()) as stream:
             for data in stream:
-                size += len(data)
+                windows.bytes += len(data)
                 yield data
-        start += len(window)
-        largest = max(largest, size // len(window))
-        width = max(1, min(4 * width, _WINDOW_BYTES // largest))
+
+
+class _Windows:
+    """Iterates over lists of partitions that are collected together: as many as fit _WINDOW_BYTES, going by the largest ones so
+    far, and few at any rate, since empty ones may come before large ones.
+
+    bytes: of the partitions of the list that was yielded last; whoever reads them adds them up.
+    """
+
+    def __init__(self, count, parallelism):
+        self._count, self._most = count, max(1, min(_WINDOW_ROUNDS * parallelism, _WINDOW_WIDTH))
+        self.bytes = 0
+
+    def __iter__(self):
+        start, width, largest = 0, 1, _WINDOW_BYTES // _WINDOW_WIDTH
+        while start < self._count:
+            window = list(range(start, min(self._count, start + width)))
+            self.bytes = 0
+            yield window
+            start += len(window)
+            largest = max(largest, self.bytes // len(window))
+            width = max(1, min(4 * width, _WINDOW_BYTES // largest, self._most))

@@ -65,7 +65,7 @@ def spoil():
     signal.setitimer(signal.ITIMER_REAL, 1000)
     signal.setitimer(signal.ITIMER_VIRTUAL, 1000, 1000)
     signal.setitimer(signal.ITIMER_PROF, 1000)
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+    for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
         resource.setrlimit(limit, (100, resource.getrlimit(limit)[1]))
     os.umask(0)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -82,14 +82,20 @@ def spoil():
     os.setpgid(0, 0)
 
 
+def lower(limit, value):
+    resource.setrlimit(limit, (min(value, resource.getrlimit(limit)[0]), value))
+
+
 SPOILS = {
     "nice": lambda: os.nice(5),
-    "hard limit": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    "hard limit": lambda: lower(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1),
     "session": os.setsid,
     "privileges": lambda: libc.prctl(38, 1, 0, 0, 0),
     "descriptors": lambda: os.dup2(os.open("/dev/full", os.O_WRONLY), 1) and [
         os.close(int(n)) for n in os.listdir("/proc/self/fd") if int(n) > 2 and
         os.path.exists("/proc/self/fd/" + n) and not os.readlink("/proc/self/fd/" + n).startswith("socket:")],
+    "input": lambda: os.close(0),
+    "pyspark's memory": lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40)),     # as its setup_memory_limits()
 }
 
 
@@ -118,11 +124,11 @@ def main(infile, outfile):
 class Daemon:
     """The daemon process in a folder, which is an executor's working directory."""
 
-    def __init__(self, folder, place="place-0", idle="60"):
+    def __init__(self, folder, place="place-0", idle="60", **variables):
         self.folder = folder
         (folder / "pyspark_serves.py").write_text(SERVES)
         env = dict(os.environ, PYTHONPATH=RUNNER, STOKER_BINARIES=place, STOKER_DAEMON_IDLE=idle, SPARK_REUSE_WORKER="1",
-                   PYTHON_WORKER_FACTORY_SECRET=SECRET.decode(), HOME=str(folder))
+                   PYTHON_WORKER_FACTORY_SECRET=SECRET.decode(), HOME=str(folder), **variables)
         self.process = subprocess.Popen([sys.executable, "-m", "executor_daemon", "pyspark_serves"], env=env, cwd=folder,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.port, = struct.unpack(">i", self.process.stdout.read(4))
@@ -191,7 +197,35 @@ def test_a_worker_begins_anew_when_its_place_has_another_use(daemon):
     assert other.task("b")["seen"] == ["b"]
 
 
-@pytest.mark.parametrize("change", ["nice", "hard limit", "session", "privileges", "descriptors"])
+def test_a_worker_whose_input_was_closed_begins_anew_with_one(daemon):
+    daemon = daemon()
+    worker = Connection(daemon)
+    first = worker.task("input")
+    daemon.retire(1, "place-0 1")
+    assert worker.task("b")["kept"] == first["kept"]
+
+
+def test_the_memory_limit_of_pyspark_does_not_end_its_workers(daemon):
+    """It is the same for every task, and set in the first one."""
+    daemon = daemon(PYSPARK_EXECUTOR_MEMORY_MB=str(1 << 20))
+    worker = Connection(daemon)
+    for generation in range(2):
+        assert worker.task("pyspark's memory")["seen"] == ["pyspark's memory"]
+        assert worker.task("b")["seen"] == ["pyspark's memory", "b"]
+        daemon.retire(generation + 1, "place-0 %d" % (generation + 1))
+
+
+def changes_for_good():
+    """Those that are not the case here from the start."""
+    yield from ("hard limit", "session", "descriptors")
+    if os.getpriority(os.PRIO_PROCESS, 0) < 19:
+        yield "nice"
+    with open("/proc/self/status") as f:
+        if "NoNewPrivs:\t0\n" in f:
+            yield "privileges"
+
+
+@pytest.mark.parametrize("change", list(changes_for_good()))
 def test_a_worker_that_cannot_begin_anew_ends_after_its_task(daemon, change):
     """Spark notices that and asks for another one, be it for the same use or the next."""
     daemon = daemon()
@@ -205,7 +239,7 @@ def test_a_daemon_stays_for_what_spark_has_to_say_of_a_worker_that_ended(daemon)
     """Else the message would fail the next task."""
     daemon = daemon(idle="0.3")
     worker = Connection(daemon)
-    worker.task("nice")
+    worker.task("hard limit")
     assert worker.file.read() == b""
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.process.wait(2)

@@ -83,13 +83,13 @@ def test_files_of_uses_that_have_ended_go_without_another_end(keeper):
     keeper._clear = lambda *_: Cancelled()
     keeper._sets.removals = [OSError("busy"), None, None]
     keeper.gone("w-1")
-    assert keeper._sets.gone.wait(30)
+    assert keeper._sets.gone.wait(60)
     keeper._sets.gone.clear()
     with keeper._sets_lock:
         assert keeper._remover is None
     keeper._sets.removals = [None]
     keeper.gone("w-2")
-    assert keeper._sets.gone.wait(30)
+    assert keeper._sets.gone.wait(60)
 
 
 def test_a_worker_whose_end_is_told_twice_at_once_leaves_once(keeper):
@@ -97,8 +97,8 @@ def test_a_worker_whose_end_is_told_twice_at_once_leaves_once(keeper):
     clearing, go = threading.Barrier(2), threading.Event()
 
     def clear(*_):
-        clearing.wait(10)
-        assert go.wait(10)
+        clearing.wait(60)
+        assert go.wait(60)
         return Cancelled()
 
     keeper._clear = clear
@@ -106,12 +106,12 @@ def test_a_worker_whose_end_is_told_twice_at_once_leaves_once(keeper):
     keeper.maps[jvm.TEMP_DIRS]["w-1"] = "/a/folder/that/stays"
     first = threading.Thread(target=keeper.gone, args=("w-1",))
     first.start()
-    clearing.wait(10)
+    clearing.wait(60)
     keeper._clear = lambda *_: Cancelled()
     keeper.gone("w-1")
     assert keeper._sets.left == []
     go.set()
-    first.join(10)
+    first.join(60)
     assert keeper._sets.left == [("w-1", True)] and keeper.keeps()
     keeper.gone("w-1")
     assert set(keeper._sets.left) == {("w-1", True)}
@@ -137,6 +137,18 @@ def test_a_worker_leaves_when_nothing_needs_it_any_more(keeper):
     keeper.tidy()
     assert keeper._sets.left[3:] == [("w-2", False)]
     assert not keeper._left and not keeper.keeps()
+
+
+def test_a_worker_that_borrows_what_is_dropped_just_then_needs_it(keeper):
+    keeper._clear = lambda *_: Cancelled()
+
+    def dropped():
+        keeper.maps[jvm.BORROWED]["w-2"] = "w-1"
+        return set()
+
+    keeper.objects.needed = dropped
+    keeper.gone("w-1")
+    assert keeper._sets.left == [] and keeper.keeps()
 
 
 def test_a_jvm_that_does_not_answer_when_a_worker_leaves(keeper):

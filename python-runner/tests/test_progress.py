@@ -1,6 +1,7 @@
 """How far attempts are in Spark, from what Spark's status store says; the store is a list of ours."""
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,34 +91,70 @@ def test_one_that_ends_while_it_is_looked_at_counts_once():
 def test_only_so_many_attempts_are_remembered(monkeypatch):
     monkeypatch.setattr(progress, "MOST_KEPT", 2)
     sums = Sums()
-    sums.take([], [ended(0, "a.1"), ended(1, "b.1"), ended(2, "a.1"), ended(3, "c.1")])
-    assert sums.of(["a.1", "b.1", "c.1"], {}).keys() == {"a.1", "c.1"}
+    sums.take([], [ended(0, "a.1"), ended(1, "b.1"), ended(2, "a.1"), ended(3, "c.1"), ended(4, "d.1")])
+    assert sums.of(["b.1"], {}).keys() == {"b.1"}           # and those that are asked about
+    assert sums.of(["a.1", "b.1", "c.1", "d.1"], {}).keys() == {"b.1", "c.1", "d.1"}
+
+
+def test_one_that_reaches_the_store_after_a_later_one_counts():
+    sums = Sums()
+    for new in ([ended(100)], [ended(99), ended(100)], [ended(99), ended(100), info(98)], [ended(98), ended(99), ended(100)]):
+        assert sums.take([], new) == []
+        assert sums.first() == 101 - progress.BEHIND
+    assert sums.of(["a.1"], {})["a.1"]["jobs"] == [3, 3, 0, 0]
+    sums.take([], [ended(200)])
+    assert sums.of(["a.1"], {})["a.1"]["jobs"] == [4, 4, 0, 0] and sums._counted == {200}
+
+
+class Views(list):
+    add = list.append
+
+
+class View:
+    def __init__(self, kind):
+        self.kind, self.begin, self.by = kind, 0, None
+
+    def index(self, by):
+        self.by = by
+        return self
+
+    def first(self, value):
+        if value is not True:
+            self.begin = value
+        return self
+
+    def last(self, value):
+        return self
 
 
 class Store:
-    """Spark's, with a list of JobData. Asked for JSON, it says how often."""
+    """Spark's, with JobData and StageData by number. Asked for JSON, it says how often; on_view() is called after each view."""
 
     def __init__(self):
-        self.jobs, self.calls = {}, 0
+        self.jobs, self.stages, self.calls, self.on_view = {}, {}, 0, lambda: None
 
     def count(self, kind):
         return len(self.jobs)
+
+    def view(self, kind):
+        return View(kind)
 
     def read(self, kind, number):
         if number not in self.jobs:
             raise RuntimeError("java.util.NoSuchElementException")
         return {"info": self.jobs[number]}
 
-    def first(self, number):
-        self.begin = number
-
     def writeValueAsString(self, what):
         self.calls += 1
         if isinstance(what, dict):
             return json.dumps(what)
-        running = [{"info": each} for each in self.jobs.values() if each["status"] == "RUNNING"]
-        new = [{"info": each} for number, each in self.jobs.items() if number >= self.begin]
-        return json.dumps([running, new, []])
+        found = []
+        for view in what:
+            listed = self.stages if view.kind == "stages" else self.jobs
+            found.append([{"info": dict(each)} for number, each in listed.items()
+                          if view.by == "active" or (each["status"] == "RUNNING" if view.by else number >= view.begin)])
+            self.on_view()
+        return json.dumps(found)
 
 
 @pytest.fixture
@@ -130,22 +167,23 @@ def look(store, monkeypatch):
     """Progress on that store: a function of attempts, that gives (jobs, tasks) by attempt."""
     monkeypatch.setattr(Progress, "__init__", lambda self: None)
     made = Progress()
-    made._store = made._json = made._new = store
-    made._jobs = made._stages = made._views = "views"
-    made._from, made._sums, store.begin = 0, Sums(), 0
+    made._store = made._json = store
+    made._jobs, made._stages, made._views, made._from, made._sums = "jobs", "stages", None, 0, Sums()
+    made._jvm = SimpleNamespace(java=SimpleNamespace(util=SimpleNamespace(ArrayList=Views)))
 
     def call(*attempts):
         found = made.look([{"job": job, "attempt": number} for job, number in attempts])
         assert all(set(each) == {"job", "attempt", "jobs", "stages", "tasks"} for each in found)
         return {(each["job"], each["attempt"]): (each["jobs"]["total"], each["jobs"]["done"], each["tasks"]["done"])
                 for each in found}
+    call.made = made
     return call
 
 
 def test_a_look_is_one_call_and_one_for_each_that_has_ended(look, store):
-    store.jobs = {0: info(0), 1: info(1), 2: ended(2)}
+    store.jobs = {0: info(0), 1: info(1), 30: ended(30)}
     assert look(("a", 1)) == {("a", 1): (3, 1, 4)} and store.calls == 1
-    assert look(("a", 1)) == {("a", 1): (3, 1, 4)} and store.calls == 2 and store.begin == 3
+    assert look(("a", 1)) == {("a", 1): (3, 1, 4)} and store.calls == 2 and look.made._new.begin == 31 - progress.BEHIND
     store.jobs[0] = ended(0)
     del store.jobs[1]                                       # ended, and Spark has forgotten it
     assert look(("a", 1)) == {("a", 1): (3, 2, 8)} and store.calls == 4
@@ -158,6 +196,21 @@ def test_what_spark_did_before_anybody_asked_counts(look, store):
     look(("a", 1))
     store.jobs = {}
     assert look(("b", 1)) == {("b", 1): (1, 1, 4)}
+
+
+def test_a_task_that_ends_while_it_is_looked_at_is_in_the_total(look, store):
+    """The first stage of three tasks is skipped, of which Spark knows later; the last one has four."""
+    store.jobs = {0: info(0, stages=(0, 1), tasks=7)}
+    store.stages = stage(1, 4)
+
+    def task_ends():
+        store.jobs[0]["numCompletedIndices"] += 1
+        store.stages[1]["numCompletedIndices"] += 1
+
+    look(("a", 1))
+    store.on_view = task_ends
+    each, = look.made.look([{"job": "a", "attempt": 1}])
+    assert each["tasks"]["total"] >= 4, each
 
 
 # ---------------------------------------------------------------- the keeper
@@ -173,7 +226,7 @@ class Link:
         return True
 
     def next(self):
-        assert self.come.acquire(timeout=10)
+        assert self.come.acquire(timeout=60)
         return self.sent[-1]
 
 
@@ -198,6 +251,43 @@ def made_keeper(tmp_path, monkeypatch):
     return made
 
 
+class Objects:
+    """dropped: what drop() returns, or raises."""
+
+    def drop(self, name):
+        if isinstance(self.dropped, Exception):
+            raise self.dropped
+        return self.dropped
+
+
+@pytest.mark.parametrize("dropped, tidied", [({"name": "x"}, 1), (None, 0), (OSError("no answer"), 0)])
+def test_files_of_the_dead_are_looked_at_when_an_object_was_dropped(made_keeper, dropped, tidied):
+    calls = []
+    made_keeper.gateways = SimpleNamespace(objects=Objects(), tidy=lambda: calls.append(1), keeps=lambda: False)
+    made_keeper.gateways.objects.dropped = dropped
+    made_keeper.serve(made_keeper.drop, {"type": "drop", "name": "x", "request": "1"})
+    assert [message["type"] for message in made_keeper.link.sent] == ["dropped"] and len(calls) == tidied
+
+
+def test_keeps_is_told_in_the_order_of_its_values(made_keeper):
+    """A worker ends while the server is told again what it may have missed."""
+    others = []
+
+    def keeps():                # no more, by the time that it is told
+        if not others:
+            others.append(threading.Thread(target=made_keeper.tell_keeps))
+            others[0].start()
+            others[0].join(0.2)
+            return True
+        return False
+
+    made_keeper.gateways, made_keeper.state, made_keeper.started = SimpleNamespace(keeps=keeps), "running", {}
+    made_keeper._told_keeps = True
+    made_keeper.welcomed()
+    others[0].join(60)
+    assert [message["any"] for message in made_keeper.link.sent if message["type"] == "keeps"][-1] is False
+
+
 def test_each_look_is_answered(made_keeper, capfd):
     for attempts, found in ((["x"], ["x"]), (["bad"], []), (["bad"], []), (["y"], ["y"])):
         made_keeper.deliver({"type": "look", "attempts": attempts})
@@ -211,7 +301,7 @@ def test_each_look_is_answered(made_keeper, capfd):
 def test_requests_are_served_first(made_keeper, monkeypatch):
     monkeypatch.setattr(keeper, "GIVE_WAY_SECONDS", 60)
     go = threading.Event()
-    served = threading.Thread(target=made_keeper.serve, args=(lambda _: go.wait(10), {}), daemon=True)
+    served = threading.Thread(target=made_keeper.serve, args=(lambda _: go.wait(60), {}), daemon=True)
     served.start()
     while not made_keeper.serving:
         pass

@@ -24,7 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 FAKE = os.path.join(HERE, "fake")
 STOKERD = os.environ.get("STOKERD") or os.path.join(TOP, "build", "stokerd")
-WAIT = 20.0  # seconds for anything that must happen; only a failing test waits so long
+WAIT = 60.0  # seconds for anything that must happen; only a failing test waits so long
 
 sys.path.insert(0, FAKE)
 sys.path.insert(0, HERE)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class Post:

@@ -1,5 +1,6 @@
 """How far real jobs are in Spark, through the real server: their tasks wait for files, so each number is known."""
 import http.client
+import itertools
 import json
 import threading
 
@@ -91,7 +92,8 @@ def test_every_step_of_a_job_is_seen(stoker, files, group):
     assert stoker.result(job) == 15 and progress(stoker, job) is None
     seen = follower.tasks()
     assert follower.ended()[-1][0] == "job.ended"
-    assert seen == sorted(set(seen), key=lambda numbers: (numbers[1], numbers[2]))     # changes only, and forwards
+    steps = [step for step, _ in itertools.groupby(numbers[1:] for numbers in seen)]
+    assert steps == sorted(set(steps), key=lambda numbers: numbers[:2])     # forwards; Spark corrects `total` when it likes
 
 
 def test_a_task_that_fails_is_counted(stoker, files):
