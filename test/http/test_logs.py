@@ -1,7 +1,6 @@
 """What jobs print and contexts log: GET /v1/jobs/<id>/logs and /v1/contexts/<name>/logs."""
 
 import http.client
-import json
 import os
 import re
 import signal
