@@ -1,6 +1,6 @@
 """Many versions of a binary, uploaded and run one after the other, take no more room than a few of them.
 
-VERSIONS (20 unless given): how many. What was measured is printed, as a table (pytest -s), whether the test passes or not.
+VERSIONS (12 unless given): how many. What was measured is printed, as a table (pytest -s), whether the test passes or not.
 """
 import collections
 import os
@@ -11,7 +11,7 @@ import pytest
 from cluster import START, Cluster
 from server import Stoker, wait_until
 
-VERSIONS = int(os.environ.get("VERSIONS", 20))
+VERSIONS = int(os.environ.get("VERSIONS", 12))
 STEP = max(3, VERSIONS // 20)   # versions from one sample to the next
 SLOW = 240.0    # seconds for a job
 KIB, MIB = 1 << 10, 1 << 20
