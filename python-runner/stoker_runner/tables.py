@@ -125,7 +125,7 @@ class _Csv:
                 kind = pa.timestamp(kind.unit, 'UTC')
             if types.is_duration(kind) or types.is_binary(kind) or types.is_large_binary(kind) or \
                     types.is_fixed_size_binary(kind) or types.is_binary_view(kind):
-                raise NotImplementedError   # numbers without a unit; bytes that are no text
+                raise pa.ArrowNotImplementedError(str(kind))    # numbers without a unit; bytes that are no text
             fields.append(pa.field(field.name, kind))
         self._schema = pa.schema(fields)
         self._cast = any(a.type != b.type for a, b in zip(schema, self._schema))

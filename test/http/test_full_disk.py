@@ -105,16 +105,21 @@ def test_crash_on_a_full_disk(daemon, flags):
     assert server.wait_job(job, "FINISHED")["result"] == "kept"
 
 
-def test_worker_that_dies_while_the_end_of_its_job_cannot_be_written(daemon, flags):
-    """How it ended stays with the zygote until the job's row is written, so a crash in between has that to tell."""
+def with_a_job(daemon, flags, result):
+    """A server, its shim, and in a context of one slot a job that waits for the flag `go`, with its binary and its process."""
     server = daemon()
     shim = Shim(server)
     assert shim.start()
     app = server.upload("app")
     server.create("c", **{"max-jobs-per-context": 1})
-    job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": "lost"})
+    job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": result})
     flags.wait("on")
-    process = server.job_row(job)[2]
+    return server, shim, app, job, server.job_row(job)[2]
+
+
+def test_worker_that_dies_while_the_end_of_its_job_cannot_be_written(daemon, flags):
+    """How it ended stays with the zygote until the job's row is written, so a crash in between has that to tell."""
+    server, shim, app, job, process = with_a_job(daemon, flags, "lost")
     worker = server.pid("c", process)
     shim.fail("stoker.db-wal")
     flags.up("go")
@@ -130,14 +135,7 @@ def test_worker_that_dies_while_the_end_of_its_job_cannot_be_written(daemon, fla
 
 
 def test_worker_that_dies_meanwhile_is_forgotten_when_the_end_of_its_job_is_written(daemon, flags):
-    server = daemon()
-    shim = Shim(server)
-    assert shim.start()
-    app = server.upload("app")
-    server.create("c", **{"max-jobs-per-context": 1})
-    job = server.start_job("c", app, {"touch": flags.path("on"), "wait": flags.path("go"), "result": "kept"})
-    flags.wait("on")
-    process = server.job_row(job)[2]
+    server, shim, app, job, process = with_a_job(daemon, flags, "kept")
     worker = server.pid("c", process)
     with shim.failing("stoker.db-wal"):
         flags.up("go")
